@@ -1,0 +1,191 @@
+"""Reading weights that others wrote: never with pickled code, never silently incomplete.
+
+Understood are Lightning checkpoints (ours describe their model), bare state dicts, state dicts
+nested under a usual key, and safetensors files.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fusionlab.errors import InputError
+
+NESTED_KEYS = ("model_state_dict", "state_dict", "model", "net", "weights")
+"""Where training scripts put the state dict inside a checkpoint; the first that is there counts."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What wrappers (DataParallel, torch.compile, a task) put before every parameter's name."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: the file.
+        state_dict: tensors by parameter name, wrapper prefixes removed.
+        hyper_parameters: what a Lightning checkpoint says of its task; empty for other files.
+    """
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    hyper_parameters: dict[str, Any]
+
+    @property
+    def describes_model(self) -> bool:
+        """Whether the model can be built from this file alone."""
+        return "class_path" in (self.hyper_parameters.get("model") or {})
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint file as it is, without running code from it.
+
+    Raises:
+        InputError: if the file is missing, is no checkpoint, or holds pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"Checkpoint {path} does not exist. Train that model first (fusionlab fit), or correct "
+            "the path. If you restore a fused model with --ckpt_path, leave the model section out "
+            "of the configuration: its checkpoint already contains the experts."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\\n")[0].split("\n")[0]
+        raise InputError(
+            f"Checkpoint {path} holds more than tensors and plain values, so reading it could run "
+            f"code; it was not read. ({reason}) Ask its author for a state dict or a safetensors "
+            "file, or convert it where you trust it: "
+            "torch.save(model.state_dict(), 'weights.pt')."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"{path} is not a readable checkpoint ({error}). Expected a Lightning checkpoint, a "
+            "state dict written by torch.save, or a .safetensors file."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"Checkpoint {path} holds a {type(content).__name__}. Expected a state dict, or a dict "
+            f"with one under any of {list(NESTED_KEYS)}."
+        )
+    return dict(content)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads weights and, where there is one, the description of the model.
+
+    Raises:
+        InputError: as [`read_file`][], or if no state dict is found.
+    """
+    content = read_file(path)
+    state_dict = find_state_dict(content, where=str(path))
+    hyper_parameters = content.get("hyper_parameters", {})
+    return Checkpoint(Path(path), strip_prefixes(state_dict), dict(hyper_parameters))
+
+
+def find_state_dict(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
+    """The state dict in a checkpoint: the dict itself, or what lies under a usual key.
+
+    Raises:
+        InputError: if there is none; says which keys are there.
+    """
+    for key in NESTED_KEYS:
+        if isinstance(content.get(key), Mapping):
+            return find_state_dict(content[key], where=f"{where}[{key!r}]")
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return dict(content)
+    keys = list(content)[:10]
+    raise InputError(
+        f"No state dict found in {where}: its keys are {keys}. Expected parameter names with "
+        f"tensors, or a dict of them under any of {list(NESTED_KEYS)}."
+    )
+
+
+def strip_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Removes wrapper prefixes, each only if every key has it."""
+    state_dict = dict(state_dict)
+    while state_dict:
+        prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in state_dict)), None)
+        if prefix is None:
+            break
+        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+    return state_dict
+
+
+def load_weights(
+    module: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    where: str,
+    strict: bool = True,
+    may_miss: Iterable[str] = (),
+) -> None:
+    """Copies weights into a module, and refuses to do so by half.
+
+    Args:
+        module: receives the weights.
+        state_dict: tensors by name.
+        where: the file they come from, for the messages.
+        strict: whether every parameter and every tensor must find its partner.
+        may_miss: prefixes of parameters that need not be in the file even when strict.
+
+    Raises:
+        InputError: if shapes differ, if nothing matches, or (strict) if keys are missing or left
+            over; lists them.
+    """
+    own = module.state_dict()
+    matching = own.keys() & state_dict.keys()
+    wrong_shape = [
+        f"{key}: file {tuple(state_dict[key].shape)}, model {tuple(own[key].shape)}"
+        for key in sorted(matching)
+        if state_dict[key].shape != own[key].shape
+    ]
+    missing = sorted(
+        key for key in own.keys() - matching if not any(key.startswith(p) for p in may_miss)
+    )
+    unexpected = sorted(state_dict.keys() - matching)
+    name = type(module).__name__
+    advice = "Is it a checkpoint of another architecture, or were its options (bands, classes, widths) others?"
+    if wrong_shape:
+        raise InputError(
+            f"The weights in {where} do not fit {name}: {_some(wrong_shape)}. {advice}"
+        )
+    if not matching:
+        raise InputError(
+            f"Not one of the {len(state_dict)} tensors in {where} belongs to {name}. The file has "
+            f"{_some(unexpected)}; the model expects {_some(missing)}. {advice}"
+        )
+    if missing or unexpected:
+        counts = (
+            f"{len(matching)} tensors match, {len(missing)} of the model's are missing "
+            f"({_some(missing)}), {len(unexpected)} of the file's are left over "
+            f"({_some(unexpected)})"
+        )
+        if strict:
+            raise InputError(
+                f"The weights in {where} do not fit {name} exactly: {counts}. {advice} "
+                "To load what matches all the same, say `strict: false`."
+            )
+        warnings.warn(f"Loaded {where} into {name} in part: {counts}.", stacklevel=2)
+    module.load_state_dict({key: state_dict[key] for key in matching}, strict=False)
+
+
+def _some(items: list[str], limit: int = 6) -> str:
+    if not items:
+        return "none"
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

@@ -1,0 +1,175 @@
+"""The base of all data modules: loaders, collation of samples, and exact sharding for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+
+from fusionlab.errors import InputError
+from fusionlab.types import Batch, Schema, TimeSeries
+
+Split = Literal["train", "val", "test", "predict"]
+Sample = dict[str, Any]
+"""One element of a [`Batch`][], without the batch axis."""
+
+
+class DataModule(LightningDataModule):
+    """Delivers the batch contract and nothing else.
+
+    Subclasses set `schema` in `__init__` (it is handed to the model before any data are read) and
+    implement [`dataset`][].
+
+    Args:
+        batch_size: samples per process and step.
+        num_workers: processes that read samples; 0 reads in the main process.
+        pin_memory: copy batches to page-locked memory first; pays with a GPU only.
+        drop_last: drop the last, smaller batch of a training epoch. A batch of one sample cannot be
+            normalised by BatchNorm on pooled features.
+
+    Attributes:
+        schema: modalities and classes that it delivers.
+    """
+
+    schema: Schema
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}.")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.drop_last = drop_last
+        self._datasets: dict[Split, Dataset[Sample]] = {}
+
+    def dataset(self, split: Split) -> Dataset[Sample]:
+        """The samples of a split. Reads what it needs to refuse unusable data before training."""
+        raise InputError(f"{type(self).__name__} has no data for {split!r}.")
+
+    def setup(self, stage: str) -> None:
+        """Builds the data sets that a stage needs."""
+        splits: dict[str, tuple[Split, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": ("predict",),
+        }
+        for split in splits[stage]:
+            if split not in self._datasets:
+                self._datasets[split] = self.dataset(split)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled; Lightning shares the samples out among processes."""
+        dataset = self._datasets["train"]
+        # One short batch is better than none where the whole set is smaller than a batch.
+        drop_last = self.drop_last and len(dataset) > self.batch_size  # type: ignore[arg-type]
+        return self._loader(dataset, shuffle=True, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every sample counted once, over however many processes."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every sample counted once, over however many processes."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """In order; no sample twice."""
+        return self._loader(self._datasets["predict"])
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+        dataset = self._datasets[split]
+        trainer = self.trainer
+        if trainer is not None and trainer.world_size > 1:
+            shard = Shard(dataset, rank=trainer.global_rank, world_size=trainer.world_size)
+            # A DistributedSampler over the shard alone keeps Lightning from adding its own, which
+            # would repeat samples without saying so.
+            sampler = DistributedSampler(shard, num_replicas=1, rank=0, shuffle=False)
+            return self._loader(shard, sampler=sampler)
+        return self._loader(dataset)
+
+    def _loader(self, dataset: Dataset[Sample], **options: Any) -> DataLoader[Batch]:  # noqa: ANN401
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+            **options,
+        )
+
+
+class Shard(Dataset[Sample]):
+    """What one of several processes evaluates: every process the same number of samples.
+
+    Where the samples do not divide evenly, some processes repeat one, because in a distributed run
+    all must take the same number of steps. The repeated sample says so (``counted`` is False), and
+    tasks leave it out of losses and metrics.
+    """
+
+    def __init__(self, dataset: Dataset[Sample], *, rank: int, world_size: int) -> None:
+        self.dataset = dataset
+        self.rank = rank
+        self.world_size = world_size
+        self.total = len(dataset)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return -(-self.total // self.world_size)
+
+    def __getitem__(self, index: int) -> Sample:
+        position = self.rank + index * self.world_size
+        sample = dict(self.dataset[position % self.total])
+        sample["counted"] = position < self.total
+        return sample
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stacks samples into a batch; series of different lengths are padded and marked invalid.
+
+    Works on nested dicts. Text stays a list. Tensors of one key must share their shape, except for
+    the time axis of a [`TimeSeries`][].
+    """
+    return _collate(list(samples))  # type: ignore[no-any-return]
+
+
+def _collate(values: list[Any]) -> Any:  # noqa: ANN401
+    first = values[0]
+    if isinstance(first, TimeSeries):
+        return _collate_series(values)
+    if isinstance(first, Mapping):
+        return {key: _collate([value[key] for value in values]) for key in first}
+    if isinstance(first, str):
+        return values
+    return default_collate(values)
+
+
+def _collate_series(series: Sequence[TimeSeries]) -> TimeSeries:
+    longest = max(len(s.dates) for s in series)
+    shape = (len(series), longest)
+    values = series[0].values.new_zeros((*shape, *series[0].values.shape[1:]))
+    dates = series[0].dates.new_zeros(shape)
+    valid = torch.zeros(shape, dtype=torch.bool)
+    for row, item in enumerate(series):
+        steps = len(item.dates)
+        values[row, :steps] = item.values
+        dates[row, :steps] = item.dates
+        valid[row, :steps] = item.valid
+    return TimeSeries(values, dates, valid)
+
+
+Transform = Callable[[Sample], Sample]
+"""Augmentation: takes and returns a sample; moves every image, series and mask in it together."""
+
+__all__ = ["DataModule", "Sample", "Shard", "Split", "Transform", "collate"]

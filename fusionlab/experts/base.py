@@ -1,0 +1,141 @@
+"""What every expert has in common: its modality, its input contract and its class list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fusionlab.component import Model
+from fusionlab.errors import InputError
+from fusionlab.types import Batch, Modality, Output, Schema, TimeSeries
+
+
+class InputContract(nn.Module):
+    """Selects bands by name and turns raw values into normalised ones, on the device.
+
+    ``(raw * scale - mean) / std`` per band. The statistics are buffers, so they travel with the
+    weights; values that are not finite (nodata) become 0, the mean.
+
+    Args:
+        delivered: the modality as the data deliver it.
+        bands: the bands wanted, in the expert's order.
+        scale: per band, raw to physical units.
+        mean: per band, in physical units.
+        std: per band, in physical units.
+        where: what is asking, for error messages.
+
+    Raises:
+        InputError: if a band is not delivered, or a list has another length than `bands`.
+    """
+
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        delivered: Modality,
+        *,
+        bands: Sequence[str] | None = None,
+        scale: Sequence[float] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        where: str = "The expert",
+    ) -> None:
+        super().__init__()
+        self.bands = tuple(bands) if bands is not None else delivered.bands
+        chosen = delivered.select(self.bands, where=where)
+        self.gsd = delivered.gsd
+        self.index = delivered.indices(self.bands, where=where)
+        self.all_bands = self.index == list(range(len(delivered.bands)))
+        for name, given, published in (
+            ("scale", scale, chosen.scale),
+            ("mean", mean, chosen.mean),
+            ("std", std, chosen.std),
+        ):
+            values = list(given) if given is not None else list(published)
+            if len(values) != len(self.bands):
+                raise InputError(
+                    f"{where} has {len(self.bands)} bands {list(self.bands)} but {len(values)} "
+                    f"values of {name}: give one per band."
+                )
+            if name == "std" and min(values) <= 0:
+                raise InputError(f"{where}: every std must be positive, got {values}.")
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
+
+    def __len__(self) -> int:
+        return len(self.bands)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """``(..., C, H, W)`` raw values of any type to ``(..., bands, H, W)`` float32."""
+        values = raw.float()
+        if not self.all_bands:
+            values = values[..., self.index, :, :]
+        values = (values * self.scale - self.mean) / self.std
+        return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+class Expert(Model):
+    """A network for one modality: raw values in, logits out, at its own resolution.
+
+    Subclasses implement [`logits`][] and set up their layers from ``len(self.inputs)`` channels and
+    ``self.num_classes`` classes.
+
+    Args:
+        schema: what the data deliver.
+        modality: which modality it looks at; may be left out when the schema has just one.
+        bands: the bands it looks at, by name; all if not given.
+        scale: per band, raw to physical units; as published by the data module if not given.
+        mean: per band, physical units; as published if not given.
+        std: per band, physical units; as published if not given.
+
+    Attributes:
+        modality: name of its modality.
+        inputs: its input contract.
+        gsd: ground sampling distance of its logits, metres.
+        classes: class names in the order of its logits.
+
+    Raises:
+        InputError: if modality or bands are not delivered.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        modality: str | None = None,
+        bands: Sequence[str] | None = None,
+        scale: Sequence[float] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        where = type(self).__name__
+        self.modality, delivered = schema.modality(modality, where=where)
+        self.inputs = InputContract(
+            delivered, bands=bands, scale=scale, mean=mean, std=std, where=where
+        )
+        self.gsd = delivered.gsd
+        self.classes = schema.classes
+        self.schema = schema.only(self.modality)
+        """What it was built for."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes its logits have."""
+        return len(self.classes)
+
+    def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits ``(B, K, h, w)`` of raw values, with auxiliary ones beside them or not."""
+        raise NotImplementedError(f"{type(self).__name__} does not define logits().")
+
+    def forward(self, batch: Batch) -> Output:
+        """Answers for its own modality; see [`Output`][]."""
+        answer = self.logits(batch["inputs"][self.modality])
+        return Output(*answer) if isinstance(answer, tuple) else Output(answer)
+
+
+ExpertFactory = Callable[[Schema], Expert]
+"""In YAML: ``class_path`` and ``init_args`` of an expert; the schema is supplied at build time."""

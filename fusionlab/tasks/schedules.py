@@ -1,0 +1,51 @@
+"""Learning-rate schedules that know the length of the run."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class WarmupCosine(LambdaLR):
+    """Linear warm-up, then a half cosine down to a final factor (Loshchilov & Hutter 2017).
+
+    Advances per optimiser step. The number of steps is told by the trainer.
+
+    Args:
+        optimizer: whose learning rates it scales.
+        warmup: fraction of all steps spent warming up, in [0, 1).
+        final_factor: factor on the learning rate at the last step.
+        total_steps: length of the run in steps, if used without a trainer.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        warmup: float = 0.05,
+        final_factor: float = 0.01,
+        total_steps: int = 1,
+    ) -> None:
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is a fraction of the run in [0, 1), got {warmup}.")
+        self.warmup = warmup
+        self.final_factor = final_factor
+        self.total_steps = total_steps
+        super().__init__(optimizer, self.factor)
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Sets the length of the run; call before the first step."""
+        self.total_steps = max(1, total_steps)
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base_lr * self.factor(self.last_epoch)
+
+    def factor(self, step: int) -> float:
+        """Factor on the learning rate at a step."""
+        warmup_steps = int(self.warmup * self.total_steps)
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(1, self.total_steps - warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return self.final_factor + (1 - self.final_factor) * cosine
