@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from torch import nn
+from torch import Tensor, nn
 
 from fusionlab.errors import InputError
-from fusionlab.types import Batch, Output
+from fusionlab.types import Batch, Output, Schema
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -106,9 +106,47 @@ def build(description: Mapping[str, Any], factory_type: Any, *args: Any, where: 
     return factory(*args)
 
 
+class Explanation(NamedTuple):
+    """An answer and its reasons.
+
+    Attributes:
+        output: the answer.
+        shares: per modality, its share in the decision for the predicted class, ``(B, H, W)`` or
+            ``(B,)`` in [0, 1]; the shares sum to 1.
+    """
+
+    output: Output
+    shares: dict[str, Tensor]
+
+
 class Model(Component):
-    """Anything a task can train or apply: an expert, or a composition of experts."""
+    """Anything a task can train or apply: an expert, or a composition of experts.
+
+    Attributes:
+        reference: the modality on whose grid it answers.
+        gsd: ground sampling distance of its logits, metres.
+    """
+
+    reference: str
+    gsd: float
 
     def forward(self, batch: Batch) -> Output:
         """Answers a batch; see [`Output`][]."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward().")
+
+    @property
+    def contributors(self) -> tuple[str, ...]:
+        """Names of the parts among which a decision is shared."""
+        return ()
+
+    def explain(self, batch: Batch) -> Explanation:
+        """Answers a batch and says what each modality contributes to the decision."""
+        raise NotImplementedError(f"{type(self).__name__} does not define explain().")
+
+    def rebind(self, schema: Schema) -> None:
+        """Reads from data that deliver other bands, another order or another encoding.
+
+        Raises:
+            InputError: if the data lack something that the model looks at.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define rebind().")

@@ -38,10 +38,29 @@ class Placement(TypedDict):
     Attributes:
         source: path of the georeferenced raster that defines the output grid, one per sample.
         window: ``(B, 4)`` int64: first row, first column, height and width in that raster, pixels.
+        shape: ``(B, 2)`` int64: rows and columns of the prediction, the same for a whole batch;
+            more than the window's where it sticks out of the raster to the right or the bottom.
+        gsd: ``(B,)`` float32: ground sampling distance of that raster, metres.
     """
 
     source: list[str]
     window: Tensor
+    shape: Tensor
+    gsd: Tensor
+
+
+class Grid(NamedTuple):
+    """A grid on the ground around a common centre.
+
+    Attributes:
+        rows: number of rows.
+        columns: number of columns.
+        gsd: ground sampling distance, metres.
+    """
+
+    rows: int
+    columns: int
+    gsd: float
 
 
 class Batch(TypedDict, total=False):
@@ -160,6 +179,7 @@ class Schema:
         modalities: by name.
         classes: class names in index order; empty when the data carry no classes (new rasters).
         colors: ``#rrggbb`` per class, for maps and charts; empty for a default palette.
+        gsd: ground sampling distance of a target that is a map, metres.
         scores: for each published convention of the mean IoU, the classes it averages over, e.g.
             ``{"flair2": (the first twelve)}``. The plain mean over all classes is always given.
     """
@@ -170,8 +190,10 @@ class Schema:
         classes: Sequence[str] = (),
         *,
         colors: Sequence[str] = (),
+        gsd: float | None = None,
         scores: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self.gsd = gsd
         self.modalities = dict(modalities)
         self.classes = tuple(classes)
         self.colors = tuple(colors)
@@ -224,7 +246,11 @@ class Schema:
         if name not in self.modalities:
             return self
         return Schema(
-            {name: self.modalities[name]}, self.classes, colors=self.colors, scores=self.scores
+            {name: self.modalities[name]},
+            self.classes,
+            colors=self.colors,
+            gsd=self.gsd,
+            scores=self.scores,
         )
 
     def class_indices(self, names: Sequence[str | int], *, where: str) -> list[int]:
@@ -245,6 +271,7 @@ class Schema:
             "modalities": modalities,
             "classes": list(self.classes),
             "colors": list(self.colors),
+            "gsd": self.gsd,
             "scores": {name: list(over) for name, over in self.scores.items()},
         }
 
@@ -259,6 +286,7 @@ class Schema:
             modalities,
             values["classes"],
             colors=values.get("colors", ()),
+            gsd=values.get("gsd"),
             scores=values.get("scores", {}),
         )
 

@@ -1,1 +1,14 @@
-"""TODO."""
+"""Data modules: each delivers the batch contract for one kind of data."""
+
+from fusionlab.data.base import DataModule
+from fusionlab.data.flair2 import Flair2DataModule
+from fusionlab.data.transforms import D4, ModalityDropout, RandomD4, SampleTransform
+
+__all__ = [
+    "D4",
+    "DataModule",
+    "Flair2DataModule",
+    "ModalityDropout",
+    "RandomD4",
+    "SampleTransform",
+]

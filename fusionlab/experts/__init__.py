@@ -1,1 +1,5 @@
-"""TODO."""
+"""Experts: networks that each look at one modality."""
+
+from fusionlab.experts.base import Expert, ExpertFactory
+from fusionlab.experts.tsvit import TSViT
+from fusionlab.experts.unetformer import UNetFormer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fusionlab.component import Model
+from fusionlab.component import Explanation, Model
 from fusionlab.errors import InputError
 from fusionlab.types import Batch, Modality, Output, Schema, TimeSeries
 
@@ -45,11 +45,10 @@ class InputContract(nn.Module):
         where: str = "The expert",
     ) -> None:
         super().__init__()
+        self.where = where
         self.bands = tuple(bands) if bands is not None else delivered.bands
+        self.own_scale = scale is not None
         chosen = delivered.select(self.bands, where=where)
-        self.gsd = delivered.gsd
-        self.index = delivered.indices(self.bands, where=where)
-        self.all_bands = self.index == list(range(len(delivered.bands)))
         for name, given, published in (
             ("scale", scale, chosen.scale),
             ("mean", mean, chosen.mean),
@@ -63,7 +62,23 @@ class InputContract(nn.Module):
                 )
             if name == "std" and min(values) <= 0:
                 raise InputError(f"{where}: every std must be positive, got {values}.")
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
+            # How raw values are encoded is a matter of the data, not of the weights.
+            persistent = name != "scale"
+            self.register_buffer(name, _per_band(values), persistent=persistent)
+        self.index = delivered.indices(self.bands, where=where)
+        self.all_bands = self.index == list(range(len(delivered.bands)))
+
+    def rebind(self, delivered: Modality) -> None:
+        """Reads from data that deliver other bands, another order or another encoding.
+
+        Raises:
+            InputError: if a band is not delivered; names both lists.
+        """
+        self.index = delivered.indices(self.bands, where=self.where)
+        self.all_bands = self.index == list(range(len(delivered.bands)))
+        if not self.own_scale:
+            chosen = delivered.select(self.bands, where=self.where)
+            self.scale.copy_(_per_band(chosen.scale))
 
     def __len__(self) -> int:
         return len(self.bands)
@@ -75,6 +90,10 @@ class InputContract(nn.Module):
             values = values[..., self.index, :, :]
         values = (values * self.scale - self.mean) / self.std
         return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _per_band(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
 
 
 class Expert(Model):
@@ -96,6 +115,7 @@ class Expert(Model):
         inputs: its input contract.
         gsd: ground sampling distance of its logits, metres.
         classes: class names in the order of its logits.
+        schema: what it was built for.
 
     Raises:
         InputError: if modality or bands are not delivered.
@@ -114,13 +134,24 @@ class Expert(Model):
         super().__init__()
         where = type(self).__name__
         self.modality, delivered = schema.modality(modality, where=where)
+        self.reference = self.modality
         self.inputs = InputContract(
             delivered, bands=bands, scale=scale, mean=mean, std=std, where=where
         )
         self.gsd = delivered.gsd
         self.classes = schema.classes
         self.schema = schema.only(self.modality)
-        """What it was built for."""
+
+    def rebind(self, schema: Schema) -> None:
+        """Reads from data that deliver other bands, another order or another encoding.
+
+        Raises:
+            InputError: if its modality or one of its bands is not delivered.
+        """
+        _, delivered = schema.modality(self.modality, where=type(self).__name__)
+        self.inputs.rebind(delivered)
+        self.gsd *= delivered.gsd / self.schema.modalities[self.modality].gsd
+        self.schema = schema.only(self.modality)
 
     @property
     def num_classes(self) -> int:
@@ -135,6 +166,11 @@ class Expert(Model):
         """Answers for its own modality; see [`Output`][]."""
         answer = self.logits(batch["inputs"][self.modality])
         return Output(*answer) if isinstance(answer, tuple) else Output(answer)
+
+    def explain(self, batch: Batch) -> Explanation:
+        """One modality decides alone: its share is 1 everywhere."""
+        output = self(batch)
+        return Explanation(output, {self.modality: torch.ones_like(output.logits[:, 0])})
 
 
 ExpertFactory = Callable[[Schema], Expert]

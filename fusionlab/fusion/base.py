@@ -97,6 +97,10 @@ class Fusion(Component):
         stacked = torch.where(_like(there, stacked), stacked, torch.zeros_like(stacked))
         return self.fuse(stacked, there, cloud_cover or {})
 
+    def class_weights(self) -> dict[str, Tensor] | None:
+        """Per modality ``(K,)``, its share in each class; None where it depends on the input."""
+        return None
+
     def weighted_sum(self, logits: Tensor, scores: Tensor, available: Tensor) -> Fused:
         """Sum of logits weighted by a softmax of scores over the modalities that are there.
 
@@ -121,4 +125,4 @@ def _like(available: Tensor, logits: Tensor) -> Tensor:
 
 
 FusionFactory = Callable[[Sequence[str], Sequence[str]], Fusion]
-"""In YAML: ``class_path`` and ``init_args``; modality and class names are supplied at build time."""
+"""In YAML: ``class_path`` and ``init_args``; modality and class names are supplied when built."""

@@ -1,1 +1,6 @@
-"""TODO."""
+"""Models: how experts, alignment and fusion are composed."""
+
+from fusionlab.models.align import Alignment, CentreCrop, Footprint
+from fusionlab.models.late import LateFusion
+
+__all__ = ["Alignment", "CentreCrop", "Footprint", "LateFusion"]

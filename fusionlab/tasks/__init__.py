@@ -1,1 +1,7 @@
-"""TODO."""
+"""Tasks: a model with its loss, metrics and optimiser."""
+
+from fusionlab.tasks.base import ModelFactory, Task
+from fusionlab.tasks.schedules import WarmupCosine
+from fusionlab.tasks.segmentation import SegmentationTask
+
+__all__ = ["ModelFactory", "SegmentationTask", "Task", "WarmupCosine"]

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from torch.nn import Parameter
 
 from fusionlab.component import Model
@@ -64,10 +65,14 @@ class Task(LightningModule):
                 f"The checkpoint was trained on the classes {list(self.schema.classes)}, the data "
                 f"have {list(schema.classes)}. Use data with the same classes."
             )
-        self.save_hyperparameters(
-            ignore=["schema", "model", "optimizer", "lr_scheduler", "loss", "trained_on"]
-        )
+        # From the command line these are plain values. Built in Python, arguments may be factories,
+        # which a checkpoint cannot hold.
+        self.save_hyperparameters(ignore=["schema", "model", "trained_on"], logger=False)
+        for name in [name for name, value in self.hparams.items() if callable(value)]:
+            del self.hparams[name]
         self.model = model(self.schema)
+        if schema.modalities and schema.modalities != self.schema.modalities:
+            self.model.rebind(schema)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.parameter_groups = dict(parameter_groups or {})
@@ -76,6 +81,14 @@ class Task(LightningModule):
         """The model's answer; see [`Output`][]."""
         output: Output = self.model(batch)
         return output
+
+    def confusion(self, stage: str) -> Tensor | None:
+        """Counts by true and predicted class of the last evaluation, where the task has them."""
+        return None
+
+    def fusion_weights(self, stage: str) -> dict[str, Tensor] | None:
+        """Share of each modality per class, where the model weights modalities."""
+        return None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over trainable parameters in their groups, and the schedule."""

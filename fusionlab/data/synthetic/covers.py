@@ -252,7 +252,7 @@ def states(
         kind, chosen = COVERS[Cover(cover)], segments.cover == cover
         when = every[None] - segments.shift[chosen, None] - np.float32(season_shift)
         values = [
-            np.interp(when, *zip(*nodes, strict=True), period=365)
+            np.interp(when, [day for day, _ in nodes], [share for _, share in nodes], period=365)
             for nodes in (kind.green, kind.dry)
         ]
         values[0] = values[0] * segments.amplitude[chosen, None]
@@ -265,9 +265,7 @@ def states(
     return green, dry
 
 
-def materials(
-    segments: Segments, dry: Float, palette: Palette
-) -> tuple[Float, Float]:
+def materials(segments: Segments, dry: Float, palette: Palette) -> tuple[Float, Float]:
     """Reflectance of each segment's green part and of what lies below it.
 
     Args:

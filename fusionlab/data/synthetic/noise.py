@@ -31,9 +31,7 @@ def _spline(size: int, wavelength: float, phase: float) -> tuple[Int, Float]:
     return cell + np.arange(4, dtype=np.int32)[:, None], weights.astype(np.float32)
 
 
-def smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, int], wavelength: float
-) -> Float:
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: float) -> Float:
     """Smooth noise with mean 0 and standard deviation about 1.
 
     Args:

@@ -1,0 +1,82 @@
+"""What a run leaves for people: scores as JSON, confusion matrix, curves, fusion weights as charts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from fusionlab.plots import confusion_matrix_chart, curves_chart, fusion_weights_chart
+from fusionlab.tasks import Task
+
+
+class Report(Callback):
+    """Writes a run's scores and charts into its folder, from the first process only.
+
+    After fit: ``curves.png`` (if the run logs CSV), and ``fusion_weights.png`` with the share of
+    each modality per class. After validate and test: ``<stage>_metrics.json``,
+    ``<stage>_confusion.png`` and ``<stage>_fusion_weights.png``.
+
+    Args:
+        output: the run's folder.
+    """
+
+    def __init__(self, output: str | Path) -> None:
+        self.output = Path(output)
+        self._confusion: torch.Tensor | None = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what the training came to."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.output.mkdir(parents=True, exist_ok=True)
+        self._draw_weights(trainer, pl_module, "val", self.output / "fusion_weights.png")
+        for logger in trainer.loggers:
+            table = Path(logger.log_dir or "", "metrics.csv")
+            if table.is_file():
+                logger.save()
+                curves_chart(table).savefig(self.output / "curves.png")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports a validation that was asked for; epochs of a fit only log."""
+        if trainer.state.fn == "validate":
+            self._report(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports a test."""
+        self._report(trainer, pl_module, "test")
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.output.mkdir(parents=True, exist_ok=True)
+        scores: dict[str, Any] = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(f"{stage}/")
+        }
+        scores["trained_parameters"] = sum(
+            p.numel() for p in pl_module.parameters() if p.requires_grad
+        )
+        text = json.dumps(scores, indent=2)
+        (self.output / f"{stage}_metrics.json").write_text(text)
+        assert isinstance(pl_module, Task)
+        confusion = pl_module.confusion(stage)
+        if confusion is not None:
+            figure = confusion_matrix_chart(confusion.cpu().numpy(), pl_module.schema.classes)
+            figure.savefig(self.output / f"{stage}_confusion.png")
+        self._draw_weights(
+            trainer, pl_module, stage, self.output / f"{stage}_fusion_weights.png"
+        )
+
+    def _draw_weights(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, path: Path
+    ) -> None:
+        assert isinstance(pl_module, Task)
+        weights = pl_module.fusion_weights(stage)
+        if weights is not None:
+            arrays = {name: value.cpu().numpy() for name, value in weights.items()}
+            fusion_weights_chart(arrays, pl_module.schema.classes).savefig(path)

@@ -1,0 +1,314 @@
+"""FLAIR #2: aerial images at 0.2 m with Sentinel-2 series of the same year and land-cover masks.
+
+"FLAIR #2: textural and temporal information for semantic segmentation from multi-source optical
+imagery" (Garioud et al., 2023, arXiv:2305.14467). Reads the published folders as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fusionlab.data import flair2_constants as constants
+from fusionlab.data import flair2_index as index
+from fusionlab.data.base import DataModule, Split, Transform
+from fusionlab.data.flair2_dataset import AerialSource, Flair2Dataset, SeriesSource, read_grid
+from fusionlab.data.flair2_super_area import SeriesOptions
+from fusionlab.data.transforms import ModalityDropout, RandomD4, SampleTransform
+from fusionlab.errors import InputError
+from fusionlab.types import Modality, Schema
+
+Part = Literal["train", "val", "test"]
+PathLike = str | Path
+
+MODALITIES = {"aerial": constants.AERIAL, "sentinel2": constants.SENTINEL2}
+
+
+class Flair2DataModule(DataModule):
+    """Delivers FLAIR #2: `aerial` images and `sentinel2` series with 13 land-cover classes.
+
+    Only what is asked for is read: a run on one modality needs no files of the other, except that
+    predictions are placed on the grid of the aerial images.
+
+    * `aerial`: ``(5, H, W)`` uint8; red, green, blue, near infrared, and height above ground in
+      units of 0.2 m (the schema's `scale` makes metres of it; 255 means 51 m or more).
+    * `sentinel2`: ``(T, 10, s, s)`` reflectance times 10,000 in the type it has on disk, in order
+      of time, at 10 m around the patch. Past the super-area's border the nearest pixel is repeated.
+      A patch without any usable date has the modality marked as not available.
+
+    Args:
+        root: folder of the data set. The parts are looked for under their published names, those
+            of the toy data set, and ``train/aerial``, ``train/sen``, ``train/labels``, ``test/…``.
+        aerial_train: folder of the training and validation images, if not below the root.
+        sen_train: likewise, of the Sentinel-2 super-areas.
+        labels_train: likewise, of the masks.
+        aerial_test: folder of the test images.
+        sen_test: likewise, of the Sentinel-2 super-areas.
+        labels_test: likewise, of the masks.
+        centroids: the file ``flair-2_centroids_sp_to_patch.json``.
+        modalities: which to deliver, `aerial`, `sentinel2` or both.
+        bands: per modality, names of the bands to deliver; all by default.
+        train_domains: domains to train on, such as ``D004_2021`` or ``D004``; by default all in
+            the training folders that are not for validation.
+        val_domains: domains to validate on, or the name of a published list: `flair2` or `flair1`.
+        test_domains: domains to test on; by default all in the test folders.
+        predict_split: which patches to predict.
+        max_patches: at most so many patches per split, drawn at random; a number or one per split.
+        subset_seed: seed of that draw.
+        classes: 13 merges the rare classes into `other`, as the baseline does; 19 keeps them.
+        augment: whether to flip and turn training samples ([`RandomD4`][]), or a transform.
+        modality_dropout: per modality, the probability that a training sample goes without it.
+        sen_crop_size: height and width of the Sentinel-2 crop in pixels, even. The baseline takes
+            40; the middle 10 cover the patch.
+        cloud_probability: percent from which on snow or cloud hides a pixel.
+        cloud_area: a date is kept if the hidden share of the crop is below it; null keeps all.
+        monthly_means: average the dates of each calendar month (float32, dated to the 15th).
+        max_dates: read at most so many of the kept dates, evenly spaced, to bound memory.
+        cloud_cover: deliver the fraction of dates that cloud or snow hides, over all dates.
+        allow_missing: mark Sentinel-2 as missing in patches without super-area or centroid
+            instead of refusing them.
+        aerial_gsd: aerial pixel size in metres; read from the first image by default.
+        mean: per modality, means of the delivered bands in physical units, instead of the
+            published ones.
+        std: likewise, standard deviations.
+        **loader: `batch_size`, `num_workers`, `pin_memory` and `drop_last` of [`DataModule`][].
+
+    Raises:
+        InputError: for options that make no sense; unusable data are refused in `setup`.
+    """
+
+    def __init__(
+        self,
+        root: PathLike | None = None,
+        *,
+        aerial_train: PathLike | None = None,
+        sen_train: PathLike | None = None,
+        labels_train: PathLike | None = None,
+        aerial_test: PathLike | None = None,
+        sen_test: PathLike | None = None,
+        labels_test: PathLike | None = None,
+        centroids: PathLike | None = None,
+        modalities: Sequence[Literal["aerial", "sentinel2"]] = ("aerial", "sentinel2"),
+        bands: dict[str, list[str]] | None = None,
+        train_domains: list[str] | None = None,
+        val_domains: Literal["flair2", "flair1"] | list[str] = "flair2",
+        test_domains: list[str] | None = None,
+        predict_split: Literal["test", "val"] = "test",
+        max_patches: int | dict[str, int] | None = None,
+        subset_seed: int = 0,
+        classes: Literal[13, 19] = 13,
+        augment: bool | SampleTransform | Transform = True,
+        modality_dropout: dict[str, float] | None = None,
+        sen_crop_size: int = 40,
+        cloud_probability: float = 60,
+        cloud_area: float | None = 0.5,
+        monthly_means: bool = False,
+        max_dates: int | None = None,
+        cloud_cover: bool = False,
+        allow_missing: bool = False,
+        aerial_gsd: float | None = None,
+        mean: dict[str, list[float]] | None = None,
+        std: dict[str, list[float]] | None = None,
+        **loader: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**loader)
+        self.root = Path(root) if root is not None else None
+        given = {
+            "aerial_train": aerial_train,
+            "sen_train": sen_train,
+            "labels_train": labels_train,
+            "aerial_test": aerial_test,
+            "sen_test": sen_test,
+            "labels_test": labels_test,
+        }
+        self._given = {part: Path(path) for part, path in given.items() if path is not None}
+        self._centroids = Path(centroids) if centroids is not None else None
+        self.train_domains = train_domains
+        self.val_domains = val_domains
+        self.test_domains = test_domains
+        self.predict_split = predict_split
+        self.max_patches = max_patches
+        self.subset_seed = subset_seed
+        self.classes = classes
+        self.allow_missing = allow_missing
+
+        chosen = _choose(modalities, bands or {}, mean or {}, std or {})
+        if "aerial" in chosen:
+            gsd = aerial_gsd or self._aerial_gsd() or constants.AERIAL.gsd
+            chosen["aerial"] = replace(chosen["aerial"], gsd=gsd)
+        few = classes == 13
+        self.schema = Schema(
+            chosen,
+            constants.CLASSES_13 if few else constants.CLASSES_19,
+            colors=constants.COLORS_13 if few else constants.COLORS_19,
+            scores={"flair2": constants.SCORED_CLASSES},
+        )
+        self.series_options = SeriesOptions(
+            crop_size=sen_crop_size,
+            cloud_probability=cloud_probability,
+            cloud_area=cloud_area,
+            monthly_means=monthly_means,
+            max_dates=max_dates,
+            cloud_cover=cloud_cover,
+            channels=self._channels("sentinel2") if bands and "sentinel2" in bands else None,
+        )
+        self._train_transforms = _train_transforms(augment, modality_dropout or {}, list(chosen))
+
+    def dataset(self, split: Split) -> Flair2Dataset:
+        """The samples of a split; checks all that file names and headers tell.
+
+        Raises:
+            InputError: if the data cannot be used; says which file and why.
+        """
+        part: Part = self.predict_split if split == "predict" else split
+        patches = self._patches(part, split)
+        side = "test" if part == "test" else "train"
+        aerial = series = None
+        if "aerial" in self.schema.modalities:
+            aerial = AerialSource(self._folder(f"aerial_{side}"), self._channels("aerial"))
+            self._check_grid(patches[0].image(aerial.folder))
+        if "sentinel2" in self.schema.modalities:
+            series = SeriesSource(
+                self._folder(f"sen_{side}"),
+                index.read_centroids(index.find_centroids(self.root, self._centroids)),
+                self.series_options,
+                num_bands=len(self.schema.modalities["sentinel2"].bands),
+                allow_missing=self.allow_missing,
+            )
+        predicting = split == "predict"
+        return Flair2Dataset(
+            patches,
+            aerial=aerial,
+            sentinel2=series,
+            labels=None if predicting else self._folder(f"labels_{side}"),
+            num_classes=self.classes,
+            placement=self._folder(f"aerial_{side}") if predicting else None,
+            transforms=self._train_transforms if split == "train" else (),
+        )
+
+    def _patches(self, part: Part, split: Split) -> list[index.Patch]:
+        side = "test" if part == "test" else "train"
+        # Without aerial images in the batch the masks alone say which patches there are.
+        images = "aerial" in self.schema.modalities or split == "predict"
+        folder = self._folder(f"{'aerial' if images else 'labels'}_{side}")
+        on_disk = index.domains_on_disk(folder)
+        domains = self._domains(part, on_disk)
+        patches = index.list_patches(folder, domains, kind="image" if images else "mask")
+        if not patches:
+            raise InputError(
+                f"The split {part!r} is empty: {folder} holds no patch of {domains or 'it'}. "
+                f"Domains there: {on_disk}. Choose with {part}_domains."
+            )
+        if images and split != "predict":
+            index.require_masks(patches, self._folder(f"labels_{side}"))
+        limit = self.max_patches
+        if isinstance(limit, dict):
+            limit = limit.get(part)
+        if limit is not None and limit < len(patches):
+            if limit < 1:
+                raise InputError(f"max_patches must be at least 1, got {limit} for {part!r}.")
+            draw = np.random.default_rng(self.subset_seed).permutation(len(patches))[:limit]
+            patches = [patches[i] for i in sorted(draw)]
+        return patches
+
+    def _domains(self, part: Part, on_disk: list[str]) -> list[str]:
+        if part == "test":
+            if self.test_domains is None:
+                return on_disk
+            return index.match_domains(self.test_domains, on_disk, where="test_domains")
+        if isinstance(self.val_domains, str):
+            # A published list may name more domains than were downloaded.
+            published = constants.VAL_DOMAINS[self.val_domains]
+            val = [domain for domain in on_disk if domain.split("_")[0] in published]
+        else:
+            val = index.match_domains(self.val_domains, on_disk, where="val_domains")
+        if part == "val":
+            return val
+        if self.train_domains is None:
+            return [domain for domain in on_disk if domain not in val]
+        train = index.match_domains(self.train_domains, on_disk, where="train_domains")
+        both = sorted(set(train) & set(val))
+        if both:
+            raise InputError(
+                f"{both} would be trained on and validated on: remove them from train_domains or "
+                "val_domains."
+            )
+        return train
+
+    def _folder(self, part: str) -> Path:
+        return index.find_folder(part, self.root, self._given.get(part))
+
+    def _channels(self, name: str) -> tuple[int, ...]:
+        bands = self.schema.modalities[name].bands
+        return tuple(MODALITIES[name].indices(bands, where="bands"))
+
+    def _aerial_gsd(self) -> float | None:
+        """Pixel size of some image, None where there is none yet."""
+        for part in ("aerial_train", "aerial_test"):
+            try:
+                folder = self._folder(part)
+            except InputError:
+                continue  # refused in `setup`, if it is needed
+            for domain in index.domains_on_disk(folder):
+                patches = index.list_patches(folder, [domain], kind="image")
+                if patches:
+                    return read_grid(patches[0].image(folder))[2]
+        return None
+
+    def _check_grid(self, image: Path) -> None:
+        gsd, expected = read_grid(image)[2], self.schema.modalities["aerial"].gsd
+        if abs(gsd - expected) > 0.01 * expected:
+            raise InputError(
+                f"{image} has pixels of {gsd} m, but the schema says {expected} m: set aerial_gsd, "
+                "or keep images of different pixel sizes in different data sets."
+            )
+
+
+def _choose(
+    names: Sequence[str],
+    bands: dict[str, list[str]],
+    mean: dict[str, list[float]],
+    std: dict[str, list[float]],
+) -> dict[str, Modality]:
+    unknown = [name for name in names if name not in MODALITIES]
+    if unknown or not names:
+        raise InputError(f"modalities must be of {list(MODALITIES)}, got {list(names)}.")
+    for option, values in (("bands", bands), ("mean", mean), ("std", std)):
+        for name in values:
+            if name not in names:
+                raise InputError(f"{option} names {name!r}, but modalities is {list(names)}.")
+    chosen = {}
+    for name in names:
+        modality = MODALITIES[name]
+        if name in bands:
+            modality = modality.select(bands[name], where=f"bands of {name!r}")
+        given: dict[str, Any] = {}
+        if name in mean:
+            given["mean"] = tuple(mean[name])
+        if name in std:
+            given["std"] = tuple(std[name])
+        chosen[name] = replace(modality, **given)
+    return chosen
+
+
+def _train_transforms(
+    augment: bool | Transform, dropout: dict[str, float], modalities: list[str]
+) -> list[Transform]:
+    transforms: list[Transform] = []
+    if augment is True:
+        transforms.append(RandomD4())
+    elif augment is not False:
+        transforms.append(augment)
+    unknown = [name for name in dropout if name not in modalities]
+    if unknown:
+        raise InputError(f"modality_dropout names {unknown}, but modalities is {modalities}.")
+    if dropout:
+        transforms.append(ModalityDropout(dropout))
+    return transforms
+
+
+__all__ = ["Flair2DataModule", "Flair2Dataset"]

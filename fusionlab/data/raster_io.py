@@ -1,0 +1,405 @@
+"""Reading pieces of rasters: what a file says about itself, and crops of it on a grid of choice.
+
+Everything is read through windows, so memory does not depend on the size of a raster.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine, from_origin
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from fusionlab.errors import InputError
+
+Values = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+SUFFIXES = (".tif", ".tiff", ".vrt")
+CACHE_MEGABYTES = 256
+"""GDAL would keep up to 5 % of the machine's memory in decoded blocks; this is plenty."""
+_SAME_GSD = 0.01
+_MOST_OPEN_FILES = 128
+
+
+@dataclass(frozen=True)
+class RasterFile:
+    """What one file says about itself.
+
+    Attributes:
+        path: where it is.
+        width: columns.
+        height: rows.
+        transform: pixel corner to ground coordinates; north up.
+        crs: coordinate reference system.
+        gsd: pixel size in units of the CRS.
+        count: number of bands.
+        indexes: the bands to read, from 1.
+        descriptions: band descriptions, empty where there is none.
+        alpha: which bands are marked as alpha, from 1.
+        dtype: type of the values.
+        nodata: value that means "no observation", if any.
+    """
+
+    path: str
+    width: int
+    height: int
+    transform: Affine
+    crs: CRS
+    gsd: float
+    count: int
+    indexes: tuple[int, ...]
+    descriptions: tuple[str, ...]
+    alpha: tuple[int, ...]
+    dtype: str
+    nodata: float | None
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top."""
+        left, top = self.transform.c, self.transform.f
+        return (
+            left,
+            top + self.height * self.transform.e,
+            left + self.width * self.transform.a,
+            top,
+        )
+
+
+def expand(given: str | Path | Sequence[str | Path], *, where: str) -> list[str]:
+    """Files behind a path, a folder, a pattern or a list of them, sorted within each.
+
+    Raises:
+        InputError: if there is no such file, or a folder or pattern holds no raster.
+    """
+    if not isinstance(given, str | Path):
+        if not given:
+            raise InputError(f"{where}: an empty list of rasters. Name at least one file.")
+        return [path for part in given for path in expand(part, where=where)]
+    path = Path(given).expanduser()
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise InputError(
+                f"{where}: the folder {path} holds no raster ({', '.join(SUFFIXES)}). "
+                "Name the folder that holds the files themselves; subfolders are not searched."
+            )
+    elif any(sign in path.name for sign in "*?["):
+        found = sorted(p for p in path.parent.glob(path.name) if p.is_file())
+        if not found:
+            raise InputError(f"{where}: no file matches {path}. Check the pattern and its folder.")
+    else:
+        if not path.is_file():
+            raise InputError(f"{where}: there is no file {path.absolute()}. Check the path.")
+        found = [path]
+    return [str(p) for p in found]
+
+
+def inspect(path: str, *, where: str) -> RasterFile:
+    """Opens a file once, checks that it can be used and that its last pixel can be read.
+
+    Raises:
+        InputError: if it is no raster, is damaged, has no CRS, a geographic one, or is rotated.
+    """
+    try:
+        with rasterio.open(path) as dataset:
+            corner = Window(dataset.width - 1, dataset.height - 1, 1, 1)
+            crs, transform = dataset.crs, dataset.transform
+            info = RasterFile(
+                path=path,
+                width=dataset.width,
+                height=dataset.height,
+                transform=transform,
+                crs=crs,
+                gsd=abs(transform.a),
+                count=dataset.count,
+                indexes=tuple(range(1, dataset.count + 1)),
+                descriptions=tuple(d or "" for d in dataset.descriptions),
+                alpha=alpha_bands(dataset),
+                dtype=np.result_type(*dataset.dtypes).name,
+                nodata=dataset.nodata,
+            )
+            dataset.read(dataset.count, window=corner)
+    except RasterioError as error:
+        raise unreadable(path, error, where=where) from error
+    if crs is None:
+        raise InputError(
+            f"{where}: {path} has no coordinate reference system, so it cannot be placed beside "
+            "the others. Assign the right one, e.g. `gdal_edit.py -a_srs EPSG:2154 FILE`."
+        )
+    if crs.is_geographic:
+        raise InputError(
+            f"{where}: {path} is in degrees ({crs.to_string()}), but pixel sizes are in metres. "
+            "Project it first, e.g. `gdalwarp -t_srs EPSG:2154 IN OUT`."
+        )
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise InputError(
+            f"{where}: {path} is rotated or not north up. Straighten it with `gdalwarp IN OUT`."
+        )
+    return info
+
+
+def unreadable(path: str, error: Exception, *, where: str) -> InputError:
+    """The error for a file that cannot be read, now or in the middle of a run."""
+    reason = str(error.__cause__ or error).splitlines()[0]
+    return InputError(
+        f"{where}: {path} cannot be read ({reason}). It is no raster, or damaged or incomplete: "
+        "check it with `gdalinfo -checksum` and copy or download it again."
+    )
+
+
+def same_crs(a: CRS, b: CRS) -> bool:
+    """Whether two descriptions mean the same reference system."""
+    if a == b:
+        return True
+    code = a.to_epsg()
+    return code is not None and code == b.to_epsg()
+
+
+def same_gsd(a: float, b: float) -> bool:
+    """Whether two pixel sizes agree within 1 %."""
+    return abs(a - b) <= _SAME_GSD * b
+
+
+def metres(crs: CRS) -> float:
+    """Metres per unit of a projected reference system."""
+    return float(crs.linear_units_factor[1])
+
+
+def intersects(a: RasterFile, b: RasterFile) -> bool:
+    """Whether two rasters share ground."""
+    left, bottom, right, top = a.bounds
+    other = b.bounds
+    return left < other[2] and other[0] < right and bottom < other[3] and other[1] < top
+
+
+def alpha_bands(dataset: Any) -> tuple[int, ...]:  # noqa: ANN401
+    """Numbers, from 1, of the bands marked as alpha."""
+    return tuple(i for i, kind in enumerate(dataset.colorinterp, 1) if kind == ColorInterp.alpha)
+
+
+def observed(
+    dataset: Any,  # noqa: ANN401
+    window: Window,
+    indexes: Sequence[int],
+    values: Values | None = None,
+) -> Mask:
+    """Where bands hold an observation: ``(bands, height, width)``.
+
+    Nodata values, NaN, mask files and alpha bands all count as none. A band marked as alpha that is
+    read as data (GDAL marks the fourth of four 8-bit bands so, infrared or not) masks nothing.
+
+    Args:
+        dataset: an open raster.
+        window: the part to look at, inside the raster.
+        indexes: bands, from 1.
+        values: these bands in this window, if they have been read already.
+    """
+    indexes = list(indexes)
+    if values is None:
+        values = dataset.read(indexes, window=window)
+    mask = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    flags = dataset.mask_flag_enums[indexes[0] - 1]
+    if MaskFlags.nodata in flags:
+        for band, index in enumerate(indexes):
+            nodata = dataset.nodatavals[index - 1]
+            if nodata is not None and not np.isnan(nodata):
+                mask[band] &= values[band] != nodata
+    elif MaskFlags.per_dataset in flags:
+        is_data = MaskFlags.alpha in flags and set(alpha_bands(dataset)) & set(indexes)
+        if not is_data:
+            mask &= dataset.read_masks(indexes[0], window=window)[None] > 0
+    return mask
+
+
+class Handles:
+    """Files kept open, per process, so that a worker opens each only once."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_open": OrderedDict(), "_process": -1}
+
+    def __getitem__(self, path: str) -> Any:  # noqa: ANN401
+        if self._process != os.getpid():  # handles do not survive a fork
+            self._open, self._process = OrderedDict(), os.getpid()
+        if path not in self._open:
+            if len(self._open) >= _MOST_OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[path] = rasterio.open(path)
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+class Patch(NamedTuple):
+    """A crop.
+
+    Attributes:
+        values: ``(bands, height, width)`` as read; undefined where not observed.
+        observed: ``(bands, height, width)``.
+        offset: rows and columns from the centre of the crop to the point asked for, in pixels.
+    """
+
+    values: Values
+    observed: Mask
+    offset: tuple[float, float]
+
+
+def read_window(handles: Handles, file: RasterFile, window: Window, *, where: str) -> Patch:
+    """Reads whole pixels from inside a raster.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
+            dataset = handles[file.path]
+            values = dataset.read(list(file.indexes), window=window)
+            return Patch(values, observed(dataset, window, file.indexes, values), (0.0, 0.0))
+    except RasterioError as error:
+        raise unreadable(file.path, error, where=where) from error
+
+
+def read_patch(
+    handles: Handles,
+    files: Iterable[RasterFile],
+    center: tuple[float, float],
+    *,
+    size: int,
+    gsd: float,
+    bands: int,
+    dtype: np.dtype[Any],
+    where: str,
+) -> Patch:
+    """A square crop around a point, from one file or several side by side.
+
+    A file of this pixel size is read as it is, to the nearest pixel; another is resampled
+    (bilinear), exactly centred. Where files overlap, the first one that has an observation counts.
+
+    Args:
+        handles: open files.
+        files: of one modality and date, all with the same number of bands to read.
+        center: x and y on the ground.
+        size: rows and columns of the crop.
+        gsd: pixel size of the crop, in units of the CRS.
+        bands: how many bands the files have to read.
+        dtype: type of the crop.
+        where: what is asking, for error messages.
+    """
+    values = np.zeros((bands, size, size), dtype)
+    mask = np.zeros((bands, size, size), bool)
+    offset: tuple[float, float] | None = None
+    x, y = center
+    half = gsd * size / 2
+    for file in files:
+        left, bottom, right, top = file.bounds
+        if not (left < x + half and x - half < right and bottom < y + half and y - half < top):
+            continue
+        if not same_gsd(file.gsd, gsd):
+            new, seen = _resampled(handles, file, center, size=size, gsd=gsd, where=where)
+            target = np.s_[:, :, :]
+            shift = (0.0, 0.0)
+        else:
+            row = (y - top) / file.transform.e - size / 2
+            column = (x - left) / file.transform.a - size / 2
+            first_row, first_column = int(np.floor(row + 0.5)), int(np.floor(column + 0.5))
+            r0, r1 = max(first_row, 0), min(first_row + size, file.height)
+            c0, c1 = max(first_column, 0), min(first_column + size, file.width)
+            if r0 >= r1 or c0 >= c1:
+                continue
+            piece = read_window(handles, file, Window(c0, r0, c1 - c0, r1 - r0), where=where)
+            new, seen = piece.values, piece.observed
+            target = np.s_[
+                :,
+                r0 - first_row : r1 - first_row,
+                c0 - first_column : c1 - first_column,
+            ]
+            shift = (row - first_row, column - first_column)
+        np.copyto(values[target], new, where=seen & ~mask[target], casting="unsafe")
+        mask[target] |= seen
+        offset = shift if offset is None else offset
+    return Patch(values, mask, offset or (0.0, 0.0))
+
+
+def _resampled(
+    handles: Handles,
+    file: RasterFile,
+    center: tuple[float, float],
+    *,
+    size: int,
+    gsd: float,
+    where: str,
+) -> tuple[Values, Mask]:
+    x, y = center
+    half = gsd * size / 2
+    options: dict[str, Any] = {"nodata": file.nodata} if file.nodata is not None else {}
+    if file.nodata is None and not file.alpha:
+        options["add_alpha"] = True
+    try:
+        with (
+            rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES),
+            WarpedVRT(
+                handles[file.path],
+                crs=file.crs,
+                transform=from_origin(x - half, y + half, gsd, gsd),
+                width=size,
+                height=size,
+                resampling=Resampling.bilinear,
+                **options,
+            ) as warped,
+        ):
+            values = warped.read(list(file.indexes))
+            seen = warped.read_masks(list(file.indexes)) > 0
+    except RasterioError as error:
+        raise unreadable(file.path, error, where=where) from error
+    return values, seen & np.isfinite(values) if values.dtype.kind == "f" else seen
+
+
+def fill(
+    values: Values, mask: Mask, neutral: Values, *, border: Literal["reflect", "edge"]
+) -> None:
+    """Fills what was not observed, in place, so that networks see neither frames nor −9999.
+
+    Outside the observed rectangle the image goes on; holes inside it get the neutral value.
+
+    Args:
+        values: ``(bands, height, width)``.
+        mask: where observed, the same shape.
+        neutral: per band, the raw value that normalises to about zero; NaN for floats.
+        border: how it goes on: mirrored, or with its outermost pixels repeated.
+    """
+    if mask.all():
+        return
+    np.copyto(values, neutral[:, None, None], where=~mask)
+    any_band = mask.any(axis=0)
+    rows, columns = np.flatnonzero(any_band.any(axis=1)), np.flatnonzero(any_band.any(axis=0))
+    if not len(rows):
+        return
+    r0, r1, c0, c1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    height, width = any_band.shape
+    if (r1 - r0, c1 - c0) != (height, width):
+        frame = ((0, 0), (r0, height - r1), (c0, width - c1))
+        values[:] = np.pad(values[:, r0:r1, c0:c1], frame, mode=border)
+
+
+def neutral_values(dtype: np.dtype[Any], mean: Sequence[float], scale: Sequence[float]) -> Values:
+    """Per band, the raw value of the mean; NaN for floats, which experts take for the mean."""
+    if dtype.kind == "f":
+        return np.full(len(mean), np.nan, dtype)
+    raw = np.round(np.asarray(mean, np.float64) / np.asarray(scale, np.float64))
+    limits = np.iinfo(dtype)
+    return np.clip(raw, limits.min, limits.max).astype(dtype)

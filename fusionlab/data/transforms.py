@@ -1,0 +1,169 @@
+"""Transforms of whole samples, which keep every modality and the target in step.
+
+They draw from PyTorch's generator, which the DataLoader seeds differently in each worker and
+Lightning's ``seed_everything`` makes reproducible.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fusionlab.data.base import Sample
+from fusionlab.errors import InputError
+from fusionlab.types import TimeSeries
+
+
+class D4(NamedTuple):
+    """A symmetry of the square: maybe a flip from left to right, then turns by 90 degrees.
+
+    Attributes:
+        turns: anticlockwise quarter turns, 0 to 3.
+        flip: whether columns are reversed before turning.
+    """
+
+    turns: int = 0
+    flip: bool = False
+
+    @property
+    def inverse(self) -> D4:
+        """What undoes it. A flip followed by turns is its own inverse."""
+        return self if self.flip else D4(-self.turns % 4)
+
+    def image(self, tensor: Tensor) -> Tensor:
+        """Moves the pixels of a tensor ``(..., H, W)``."""
+        # Flips of uint16 are missing from some releases of PyTorch and some devices.
+        unsigned = tensor.dtype == torch.uint16
+        moved = tensor.view(torch.int16) if unsigned else tensor
+        if self.flip:
+            moved = moved.flip(-1)
+        if self.turns:
+            moved = moved.rot90(self.turns, dims=(-2, -1))
+        return moved.view(torch.uint16) if unsigned else moved
+
+    def offset(self, offset: Tensor) -> Tensor:
+        """Moves a vector ``(..., 2)`` of rows and columns that starts in the centre."""
+        row, col = offset.unbind(-1)
+        if self.flip:
+            col = -col
+        for _ in range(self.turns):
+            row, col = -col, row
+        return torch.stack((row, col), dim=-1)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Moves all that is spatial in a sample: images, series, cloud cover, offsets, target.
+
+        Texts, tables and labels of whole samples stay as they are.
+        """
+        moved = dict(sample)
+        moved["inputs"] = {name: self._input(value) for name, value in sample["inputs"].items()}
+        for key, move in (("cloud_cover", self.image), ("offset", self.offset)):
+            if key in sample:
+                moved[key] = {name: move(value) for name, value in sample[key].items()}
+        if "target" in sample and _is_map(sample["target"]):
+            moved["target"] = self.image(sample["target"])
+        return moved
+
+    def _input(self, value: Tensor | TimeSeries) -> Tensor | TimeSeries:
+        if isinstance(value, TimeSeries):
+            return value._replace(values=self.image(value.values)) if _is_map(value) else value
+        return self.image(value) if _is_map(value) else value
+
+
+class SampleTransform(ABC):
+    """A transform that a configuration can name without its module."""
+
+    @abstractmethod
+    def __call__(self, sample: Sample) -> Sample:
+        """A new sample; the one given is not changed."""
+
+
+class RandomD4(SampleTransform):
+    """Flips and turns a sample at random, all of it together, each part at its own resolution.
+
+    Every symmetry that the arguments allow is equally likely. Where any part is not square, turns
+    by 90 degrees would change its shape, and with it the batch: then only flips and turns by 180
+    degrees are drawn. (The FLAIR #2 baseline turns the aerial image without the Sentinel-2 series.)
+
+    Args:
+        flips: reverse rows or columns.
+        quarter_turns: turn by 90 degrees.
+    """
+
+    def __init__(self, *, flips: bool = True, quarter_turns: bool = True) -> None:
+        self.flips = flips
+        self.quarter_turns = quarter_turns
+
+    def choices(self, *, square: bool) -> list[D4]:
+        """The symmetries to draw from."""
+        if self.quarter_turns and square:
+            turns = [0, 1, 2, 3]
+        else:
+            turns = [0, 2] if self.quarter_turns or self.flips else [0]
+        flips = [False, True] if self.flips else [False]
+        return [D4(turn, flip) for flip in flips for turn in turns]
+
+    def __call__(self, sample: Sample) -> Sample:
+        """A new sample; the one given is not changed."""
+        choices = self.choices(square=_is_square(sample))
+        return choices[int(torch.randint(len(choices), ()))](sample)
+
+
+class ModalityDropout(SampleTransform):
+    """Takes modalities away at random, so that a model learns to do without them.
+
+    What is taken away becomes zeros and is no longer available; a series shrinks to one invalid
+    date. If all that are present were to go, one of them, drawn at random, stays.
+
+    Args:
+        probabilities: per modality, how likely it is taken away; others always stay.
+    """
+
+    def __init__(self, probabilities: Mapping[str, float]) -> None:
+        for name, probability in probabilities.items():
+            if not 0 <= probability <= 1:
+                raise InputError(
+                    f"The dropout probability of {name!r} must lie in [0, 1], got {probability}."
+                )
+        self.probabilities = dict(probabilities)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """A new sample; the one given is not changed."""
+        present = [name for name, available in sample["available"].items() if available]
+        dropped = [m for m in present if torch.rand(()) < self.probabilities.get(m, 0.0)]
+        if dropped and len(dropped) == len(present):
+            dropped.pop(int(torch.randint(len(dropped), ())))
+        inputs, available = dict(sample["inputs"]), dict(sample["available"])
+        for name in dropped:
+            inputs[name] = blank(inputs[name])
+            available[name] = torch.tensor(False)
+        return {**sample, "inputs": inputs, "available": available}
+
+
+def blank(value: Tensor | TimeSeries) -> Tensor | TimeSeries:
+    """What stands for a missing input: zeros; of a series, one date that is not valid."""
+    if isinstance(value, TimeSeries):
+        return TimeSeries(
+            torch.zeros_like(value.values[:1]),
+            torch.zeros_like(value.dates[:1]),
+            torch.zeros_like(value.valid[:1]),
+        )
+    return torch.zeros_like(value)
+
+
+def _is_map(value: Tensor | TimeSeries) -> bool:
+    if isinstance(value, TimeSeries):
+        return value.values.ndim == 4
+    return value.ndim >= 2
+
+
+def _is_square(sample: Sample) -> bool:
+    values = [*sample["inputs"].values(), *sample.get("cloud_cover", {}).values()]
+    if "target" in sample:
+        values.append(sample["target"])
+    maps = [v.values if isinstance(v, TimeSeries) else v for v in values if _is_map(v)]
+    return all(m.shape[-1] == m.shape[-2] for m in maps)

@@ -1,0 +1,186 @@
+"""Experts that were trained before: loaded from a checkpoint, trainable or frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fusionlab.checkpoints import Checkpoint, load_weights, read_checkpoint
+from fusionlab.component import build
+from fusionlab.errors import InputError
+from fusionlab.experts.base import Expert, ExpertFactory
+from fusionlab.types import Schema, TimeSeries
+
+
+class PretrainedExpert(Expert):
+    """An expert with the weights of an earlier training; goes on training with the rest.
+
+    A checkpoint written by ``fusionlab fit`` says what the expert is. For weights from elsewhere (a
+    state dict, a safetensors file) name the architecture as `expert`.
+
+    Args:
+        schema: what the data deliver.
+        checkpoint: file with the weights: a Lightning checkpoint, a state dict bare or nested under
+            a usual key, or safetensors.
+        expert: the architecture, where the file does not say it.
+        trained_on: schema of the data it was trained on; filled in when a fused checkpoint is
+            restored, which holds the weights itself.
+        sha256: of the checkpoint file the weights came from; filled in as well, for provenance.
+        strict: whether every weight must match.
+
+    Raises:
+        InputError: if neither checkpoint nor expert is given, the file cannot be used, its weights
+            do not fit, or its classes, modality or bands differ from the data's.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        checkpoint: str | None = None,
+        expert: ExpertFactory | None = None,
+        trained_on: dict[str, Any] | None = None,
+        sha256: str | None = None,
+        strict: bool = True,
+    ) -> None:
+        super(Expert, self).__init__()
+        self.sha256 = sha256
+        if checkpoint is None:
+            if expert is None:
+                raise InputError(
+                    f"{type(self).__name__} needs `checkpoint:` (a file with trained weights)."
+                )
+            self.expert = expert(Schema.from_dict(trained_on) if trained_on else schema)
+        else:
+            source = read_checkpoint(checkpoint)
+            self.sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+            self.expert = _build_expert(source, expert, schema)
+            load_weights(self.expert, source.state_dict, where=checkpoint, strict=strict)
+        self.trained_on = self.expert.schema.to_dict()
+        self.modality = self.reference = self.expert.modality
+        self.classes = schema.classes or self.expert.classes
+        order = _class_order(self.expert.classes, self.classes, where=checkpoint or "The expert")
+        self.class_order = order
+        self.rebind(schema)
+
+    def rebind(self, schema: Schema) -> None:
+        """See [`Expert.rebind`][]."""
+        self.expert.rebind(schema)
+        self.gsd = self.expert.gsd
+
+    def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits of the expert, its classes in the order of the data."""
+        answer = self.expert.logits(values)
+        if self.class_order is None:
+            return answer
+        if isinstance(answer, tuple):
+            return answer[0][:, self.class_order], answer[1][:, self.class_order]
+        return answer[:, self.class_order]
+
+    def describe(self) -> dict[str, Any]:
+        """As [`Component.describe`][], but without the file: who restores it has the weights."""
+        description = super().describe()
+        arguments = {
+            key: value
+            for key, value in description["init_args"].items()
+            if key not in ("checkpoint", "strict")
+        }
+        arguments |= {
+            "expert": self.expert.describe(),
+            "trained_on": self.trained_on,
+            "sha256": self.sha256,
+        }
+        return {**description, "init_args": arguments}
+
+
+class FrozenExpert(PretrainedExpert):
+    """An expert that no longer changes: no gradient, and its BatchNorm statistics stand still.
+
+    Takes the same arguments as [`PretrainedExpert`][] and one more.
+
+    Args:
+        schema: what the data deliver.
+        checkpoint: file with the weights.
+        expert: the architecture, where the file does not say it.
+        trained_on: filled in when a fused checkpoint is restored.
+        sha256: filled in as well.
+        strict: whether every weight must match.
+        evaluate: keep it in evaluation mode (BatchNorm, dropout) while the fusion trains. If False,
+            its statistics drift with the new data although its weights do not.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        checkpoint: str | None = None,
+        expert: ExpertFactory | None = None,
+        trained_on: dict[str, Any] | None = None,
+        sha256: str | None = None,
+        strict: bool = True,
+        evaluate: bool = True,
+    ) -> None:
+        super().__init__(
+            schema,
+            checkpoint=checkpoint,
+            expert=expert,
+            trained_on=trained_on,
+            sha256=sha256,
+            strict=strict,
+        )
+        self.evaluate = evaluate
+        self.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches mode, but leaves a frozen expert in evaluation mode."""
+        super().train(mode)
+        if self.evaluate:
+            self.expert.eval()
+        return self
+
+    @torch.no_grad()
+    def logits(self, values: Tensor | TimeSeries) -> Tensor:
+        """Logits without a graph; an auxiliary head is not asked."""
+        answer = super().logits(values)
+        return answer[0] if isinstance(answer, tuple) else answer
+
+
+def _build_expert(source: Checkpoint, expert: ExpertFactory | None, schema: Schema) -> Expert:
+    """The expert that a checkpoint describes, or the one that was named for it."""
+    where = str(source.path)
+    if expert is not None:
+        return expert(schema)
+    if not source.describes_model:
+        raise InputError(
+            f"{where} holds weights but does not say of which model. Name the architecture beside "
+            "it, e.g. `expert: {class_path: UNetFormer, init_args: {backbone: resnet18}}`."
+        )
+    trained_on: Mapping[str, Any] = source.hyper_parameters["trained_on"]
+    model: nn.Module = build(
+        source.hyper_parameters["model"], ExpertFactory, Schema.from_dict(trained_on), where=where
+    )
+    assert isinstance(model, Expert)
+    return model
+
+
+def _class_order(
+    trained: tuple[str, ...], wanted: tuple[str, ...], *, where: str
+) -> list[int] | None:
+    """Where each wanted class stands among those trained; None if the order is the same."""
+    if trained == wanted:
+        return None
+    if len(trained) != len(wanted) or set(trained) != set(wanted):
+        only_expert = [name for name in trained if name not in wanted]
+        only_data = [name for name in wanted if name not in trained]
+        raise InputError(
+            f"{where} was trained on {len(trained)} classes, the data have {len(wanted)}. Only the "
+            f"expert knows {only_expert}, only the data know {only_data}. Experts to be fused must "
+            "share the classes of the data: retrain it on them."
+        )
+    return [trained.index(name) for name in wanted]

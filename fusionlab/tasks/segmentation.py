@@ -1,0 +1,197 @@
+"""Segmentation: one class per pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from fusionlab.losses import CrossEntropy, LossFactory
+from fusionlab.metrics import ModalityShares, SegmentationMetrics
+from fusionlab.models.align import AlignmentFactory, CentreCrop
+from fusionlab.tasks.base import ModelFactory, Task
+from fusionlab.types import IGNORE_INDEX, Batch, Grid, Output, Schema
+
+
+class SegmentationTask(Task):
+    """Trains, tests and applies a model that gives every pixel a class.
+
+    Logs ``{train,val,test}/loss``, and for val and test the scores of [`SegmentationMetrics`][]:
+    ``miou``, one ``miou_<name>`` per convention of the data set, ``overall_accuracy``, ``f1``, and
+    ``iou/<class>`` and ``f1/<class>``. A model that weights modalities also logs
+    ``share/<modality>`` and ``share/<modality>/<class>``: its mean share where that class is
+    predicted.
+
+    Args:
+        schema: what the data deliver; linked from the data module.
+        model: an expert or a fused model.
+        loss: of logits and target.
+        alignment: how the model's logits come onto the grid of the target, where that is another:
+            a Sentinel-2 expert answers at 10 m, with context around what the labels cover.
+        auxiliary_weight: weight of the same loss on auxiliary logits, where a model has them
+            (0.4 in UNetFormer, arXiv 2109.08937).
+        optimizer: any torch optimiser.
+        lr_scheduler: any torch scheduler, or [`WarmupCosine`][].
+        parameter_groups: optimiser options by glob over parameter names.
+        trained_on: set by the command line when a checkpoint is restored.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        model: ModelFactory,
+        *,
+        loss: LossFactory = CrossEntropy,
+        alignment: AlignmentFactory = CentreCrop,
+        auxiliary_weight: float = 0.4,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        parameter_groups: dict[str, dict[str, float]] | None = None,
+        trained_on: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            schema,
+            model,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            parameter_groups=parameter_groups,
+            trained_on=trained_on,
+        )
+        self.loss = loss(self.schema.classes)
+        self.alignment = alignment()
+        self.auxiliary_weight = auxiliary_weight
+        self.metrics = torch.nn.ModuleDict(
+            {
+                stage: SegmentationMetrics(self.schema.classes, self.schema.scores)
+                for stage in ("val_metrics", "test_metrics")
+            }
+        )
+        self.losses = torch.nn.ModuleDict({"val_loss": MeanMetric(), "test_loss": MeanMetric()})
+        self.shares = torch.nn.ModuleDict(
+            {
+                stage: ModalityShares(self.model.contributors, self.schema.classes)
+                for stage in ("val_shares", "test_shares")
+                if len(self.model.contributors) > 1
+            }
+        )
+        self.explain = False
+        """Whether predictions come with the share of each modality; set by who writes them."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch, auxiliary logits included."""
+        output: Output = self(batch)
+        target = self.target(batch)
+        loss: Tensor = self.loss(self._on_target(output.logits, batch), target)
+        if output.auxiliary is not None:
+            auxiliary = self._on_target(output.auxiliary, batch)
+            loss = loss + self.auxiliary_weight * self.loss(auxiliary, target)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Updates the metrics; returns the predicted classes for whoever draws them."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Updates the metrics; returns the predicted classes for whoever draws them."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Class probabilities ``(B, K, H, W)``, and on request the shares of the modalities."""
+        if not self.explain:
+            return {"probabilities": self._probabilities(self(batch), batch)}
+        output, shares = self.model.explain(batch)
+        on_target = {
+            name: self._on_target(share[:, None].float(), batch)[:, 0]
+            for name, share in shares.items()
+        }
+        return {"probabilities": self._probabilities(output, batch), "shares": on_target}
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores of an epoch."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the scores of the test."""
+        self._log_scores("test")
+
+    def target(self, batch: Batch) -> Tensor:
+        """Targets in the class order of the model; samples counted elsewhere are ignored."""
+        target = batch["target"]
+        if self.data_schema.classes and self.data_schema.classes != self.schema.classes:
+            order = [self.schema.classes.index(name) for name in self.data_schema.classes]
+            table = torch.full((IGNORE_INDEX + 1,), IGNORE_INDEX, device=target.device)
+            table[: len(order)] = torch.tensor(order, device=target.device)
+            target = table[target]
+        if "counted" in batch:
+            counted = batch["counted"].reshape(-1, *[1] * (target.ndim - 1))
+            target = torch.where(counted, target, torch.full_like(target, IGNORE_INDEX))
+        return target
+
+    def _on_target(self, maps: Tensor, batch: Batch) -> Tensor:
+        """Maps of the model on the grid of the target, or of the raster to predict."""
+        if "placement" in batch:
+            placement = batch["placement"]
+            rows, columns = placement["shape"][0].tolist()
+            grid = Grid(rows, columns, float(placement["gsd"][0]))
+        else:
+            rows, columns = batch["target"].shape[-2:]
+            grid = Grid(rows, columns, self.data_schema.gsd or self.model.gsd)
+        name = self.model.reference
+        offset = batch.get("offset", {}).get(name)
+        aligned: Tensor = self.alignment(maps, grid, gsd=self.model.gsd, name=name, offset=offset)
+        return aligned
+
+    def _probabilities(self, output: Output, batch: Batch) -> Tensor:
+        return self._on_target(output.logits.float(), batch).softmax(dim=1)
+
+    def _evaluate(self, batch: Batch, stage: str) -> dict[str, Tensor]:
+        output: Output = self(batch)
+        target = self.target(batch)
+        valid = target != IGNORE_INDEX
+        # A mean weighted by pixels, so that it does not depend on how samples were batched.
+        logits = self._on_target(output.logits, batch)
+        self.losses[f"{stage}_loss"].update(self.loss(logits, target), weight=valid.sum())
+        predicted = logits.argmax(dim=1)
+        self.metrics[f"{stage}_metrics"].update(predicted, target)
+        if output.weights is not None and self.shares:
+            weights = {
+                name: value if value.shape[-1] == 1 else self._on_target(value, batch)
+                for name, value in output.weights.items()
+            }
+            self.shares[f"{stage}_shares"].update(weights, predicted, valid)
+        return {"predicted": predicted}
+
+    def _log_scores(self, stage: str) -> None:
+        self.log(f"{stage}/loss", self.losses[f"{stage}_loss"].compute())
+        self.losses[f"{stage}_loss"].reset()
+        metrics = self.metrics[f"{stage}_metrics"]
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()})
+        metrics.reset()
+        if self.shares:
+            shares = self.shares[f"{stage}_shares"]
+            values = shares.compute()
+            if not shares.total.isnan().all():
+                self.log_dict({f"{stage}/share/{name}": value for name, value in values.items()})
+            shares.reset()
+
+    def confusion(self, stage: str) -> Tensor | None:
+        """Pixels by true and predicted class of the last ``val`` or ``test``, ``(K, K)`` int64."""
+        return self.metrics[f"{stage}_metrics"].total
+
+    def fusion_weights(self, stage: str) -> dict[str, Tensor] | None:
+        """Share of each modality per class, ``(K,)``: learned, or measured in ``val`` or ``test``.
+
+        None for a model that does not weight modalities.
+        """
+        fusion = getattr(self.model, "fusion", None)
+        static = fusion.class_weights() if fusion is not None else None
+        if static is not None:
+            return {name: weights.detach() for name, weights in static.items()}
+        if not self.shares or self.shares[f"{stage}_shares"].total.isnan().all():
+            return None
+        total = self.shares[f"{stage}_shares"].total
+        return dict(zip(self.model.contributors, total, strict=True))
