@@ -56,7 +56,7 @@ class SaveConfig(SaveConfigCallback):
 class FusionlabCLI(LightningCLI):
     """LightningCLI with one output folder, linked data and model, and self-describing checkpoints."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: list[str]) -> None:
         super().__init__(
             Task,
             DataModule,
@@ -114,11 +114,8 @@ class FusionlabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses; a checkpoint's own description comes first, so that all else overrides it."""
-        given = list(sys.argv[1:]) if args is None else args
-        if not isinstance(given, list):
-            super().parse_arguments(parser, args)
-            return
-        with _described_by_checkpoint(given) as completed:
+        assert isinstance(args, list)
+        with _described_by_checkpoint(args) as completed:
             self.config = parser.parse_args(completed)
 
     def _parse_ckpt_path(self) -> None:
@@ -168,7 +165,10 @@ class FusionlabCLI(LightningCLI):
         if trainer.logger is None or trainer.logger is True:
             logs = CSVLogger(output, name="logs") if self.subcommand == "fit" else False
             kwargs.setdefault("logger", logs)
-        self.save_config_kwargs = {"config_filename": _config_name(self.subcommand)}
+        self.save_config_kwargs = {
+            "config_filename": _config_name(self.subcommand),
+            "save_to_log_dir": False,
+        }
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
 
@@ -224,20 +224,26 @@ def _values(args: Sequence[str], name: str) -> list[str]:
     return values
 
 
-def main(args: list[str] | None = None) -> FusionlabCLI:
-    """Runs a command.
+def run(args: list[str]) -> FusionlabCLI:
+    """Runs a command from Python, e.g. ``run(["fit", "--config", "experiment.yaml"])``.
 
-    Args:
-        args: command line; that of the process if not given.
+    Returns:
+        The command's trainer, model and datamodule as attributes.
 
     Raises:
-        InputError: if called from Python with input that cannot be used. On the command line it is
-            printed as one message, and the process ends with status 2.
+        InputError: for input that cannot be used.
     """
-    if args is not None:
-        return FusionlabCLI(args)
+    return FusionlabCLI(args)
+
+
+def main() -> None:
+    """Runs the command of this process.
+
+    Input that cannot be used is answered with one message and status 2; set the environment
+    variable FUSIONLAB_TRACEBACK to see where it was found.
+    """
     try:
-        return FusionlabCLI()
+        FusionlabCLI(sys.argv[1:])
     except InputError as error:
         if os.environ.get("FUSIONLAB_TRACEBACK"):
             raise

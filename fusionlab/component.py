@@ -98,7 +98,7 @@ def build(description: Mapping[str, Any], factory_type: Any, *args: Any, where: 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=factory_type)
     try:
-        factory: Callable[..., Any] = parser.instantiate_classes(
+        factory: Callable[..., Any] = parser.instantiate(
             parser.parse_object({"part": dict(description)})
         ).part
     except ArgumentError as error:

@@ -87,9 +87,7 @@ class SegmentationMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """All scores by name; NaN where nothing was seen to compute one from."""
         self.total = self.confusion.clone()
-        right, true, predicted = (
-            counts.float() for counts in (self.total.diag(), self.total.sum(1), self.total.sum(0))
-        )
+        right, true, predicted = self.total.diag(), self.total.sum(dim=1), self.total.sum(dim=0)
         iou = right / (true + predicted - right)
         f1 = 2 * right / (true + predicted)
         results = {"miou": iou.nanmean()}

@@ -18,7 +18,7 @@ import rasterio
 from rich.console import Console
 from rich.table import Table
 
-from fusionlab.cli import main as fusionlab
+from fusionlab.cli import run as fusionlab
 from fusionlab.data.synthetic import LandscapeConfig, write_flair2, write_tile
 from fusionlab.plots import comparison_figure
 

@@ -1,1 +1,7 @@
-"""TODO."""
+"""Callbacks: maps of predictions, reports and pictures of a run."""
+
+from fusionlab.callbacks.examples import Examples
+from fusionlab.callbacks.geotiff_writer import GeoTiffWriter
+from fusionlab.callbacks.report import Report
+
+__all__ = ["Examples", "GeoTiffWriter", "Report"]

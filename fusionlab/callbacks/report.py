@@ -66,7 +66,8 @@ class Report(Callback):
         assert isinstance(pl_module, Task)
         confusion = pl_module.confusion(stage)
         if confusion is not None:
-            figure = confusion_matrix_chart(confusion.cpu().numpy(), pl_module.schema.classes)
+            classes, colors = pl_module.schema.classes, pl_module.schema.colors
+            figure = confusion_matrix_chart(confusion.cpu().numpy(), classes, colors)
             figure.savefig(self.output / f"{stage}_confusion.png")
         self._draw_weights(
             trainer, pl_module, stage, self.output / f"{stage}_fusion_weights.png"
@@ -79,4 +80,5 @@ class Report(Callback):
         weights = pl_module.fusion_weights(stage)
         if weights is not None:
             arrays = {name: value.cpu().numpy() for name, value in weights.items()}
-            fusion_weights_chart(arrays, pl_module.schema.classes).savefig(path)
+            schema = pl_module.schema
+            fusion_weights_chart(arrays, schema.classes, schema.colors).savefig(path)

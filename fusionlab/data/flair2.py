@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -131,20 +131,21 @@ class Flair2DataModule(DataModule):
         self.val_domains = val_domains
         self.test_domains = test_domains
         self.predict_split = predict_split
-        self.max_patches = max_patches
+        self.max_patches = _limits(max_patches)
         self.subset_seed = subset_seed
         self.classes = classes
         self.allow_missing = allow_missing
 
         chosen = _choose(modalities, bands or {}, mean or {}, std or {})
+        gsd = aerial_gsd or self._aerial_gsd() or constants.AERIAL.gsd
         if "aerial" in chosen:
-            gsd = aerial_gsd or self._aerial_gsd() or constants.AERIAL.gsd
             chosen["aerial"] = replace(chosen["aerial"], gsd=gsd)
         few = classes == 13
         self.schema = Schema(
             chosen,
             constants.CLASSES_13 if few else constants.CLASSES_19,
             colors=constants.COLORS_13 if few else constants.COLORS_19,
+            gsd=gsd,
             scores={"flair2": constants.SCORED_CLASSES},
         )
         self.series_options = SeriesOptions(
@@ -187,6 +188,7 @@ class Flair2DataModule(DataModule):
             labels=None if predicting else self._folder(f"labels_{side}"),
             num_classes=self.classes,
             placement=self._folder(f"aerial_{side}") if predicting else None,
+            gsd=self.schema.gsd or constants.AERIAL.gsd,
             transforms=self._train_transforms if split == "train" else (),
         )
 
@@ -205,12 +207,8 @@ class Flair2DataModule(DataModule):
             )
         if images and split != "predict":
             index.require_masks(patches, self._folder(f"labels_{side}"))
-        limit = self.max_patches
-        if isinstance(limit, dict):
-            limit = limit.get(part)
+        limit = self.max_patches.get(part)
         if limit is not None and limit < len(patches):
-            if limit < 1:
-                raise InputError(f"max_patches must be at least 1, got {limit} for {part!r}.")
             draw = np.random.default_rng(self.subset_seed).permutation(len(patches))[:limit]
             patches = [patches[i] for i in sorted(draw)]
         return patches
@@ -247,16 +245,19 @@ class Flair2DataModule(DataModule):
         return tuple(MODALITIES[name].indices(bands, where="bands"))
 
     def _aerial_gsd(self) -> float | None:
-        """Pixel size of some image, None where there is none yet."""
-        for part in ("aerial_train", "aerial_test"):
+        """Pixel size of some image or mask, None where there is none yet."""
+        parts = ("aerial_train", "aerial_test", "labels_train", "labels_test")
+        for part in parts:
             try:
                 folder = self._folder(part)
             except InputError:
                 continue  # refused in `setup`, if it is needed
+            image = part.startswith("aerial")
             for domain in index.domains_on_disk(folder):
-                patches = index.list_patches(folder, [domain], kind="image")
+                patches = index.list_patches(folder, [domain], kind="image" if image else "mask")
                 if patches:
-                    return read_grid(patches[0].image(folder))[2]
+                    path = patches[0].image(folder) if image else patches[0].mask(folder)
+                    return read_grid(path)[2]
         return None
 
     def _check_grid(self, image: Path) -> None:
@@ -293,6 +294,18 @@ def _choose(
             given["std"] = tuple(std[name])
         chosen[name] = replace(modality, **given)
     return chosen
+
+
+def _limits(max_patches: int | dict[str, int] | None) -> dict[str, int]:
+    parts = get_args(Part)
+    if max_patches is None:
+        return {}
+    limits = max_patches if isinstance(max_patches, dict) else dict.fromkeys(parts, max_patches)
+    if not set(limits) <= set(parts) or min(limits.values(), default=1) < 1:
+        raise InputError(
+            f"max_patches is a number from 1, or one for each of {list(parts)}, got {max_patches}."
+        )
+    return limits
 
 
 def _train_transforms(

@@ -56,7 +56,7 @@ class SeriesSource:
     allow_missing: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Flair2Dataset(Dataset[Sample]):
     """One sample per patch.
 
@@ -70,6 +70,7 @@ class Flair2Dataset(Dataset[Sample]):
         num_classes: 13 merges the mask values from 13 on, 19 keeps all.
         placement: folder of the aerial images on whose grid predictions are placed; None leaves
             the placement out.
+        gsd: pixel size of images and masks in metres.
         transforms: applied to each sample in this order.
 
     Raises:
@@ -82,6 +83,7 @@ class Flair2Dataset(Dataset[Sample]):
     labels: Path | None = None
     num_classes: int = 13
     placement: Path | None = None
+    gsd: float = 0.2
     transforms: Sequence[Transform] = ()
     _areas: dict[tuple[str, str], SuperArea | None] = field(init=False, default_factory=dict)
     _dtype: np.dtype[Any] = field(init=False, default=np.dtype(np.uint16))
@@ -167,8 +169,12 @@ class Flair2Dataset(Dataset[Sample]):
             height, width = image.shape[-2:]
         else:
             height, width, _ = read_grid(path)
-        # One sample holds one path; collation makes the list of them.
-        return {"source": str(path), "window": torch.tensor([0, 0, height, width])}  # type: ignore[typeddict-item]
+        return {
+            "source": str(path),  # type: ignore[typeddict-item]  # collation makes the list of them
+            "window": torch.tensor([0, 0, height, width]),
+            "shape": torch.tensor([height, width]),
+            "gsd": torch.tensor(self.gsd),
+        }
 
 
 def read_raster(path: Path, *, bands: int, use: Sequence[int]) -> NDArray[np.uint8]:

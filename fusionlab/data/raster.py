@@ -8,47 +8,22 @@ window, or all its dates are cloudy, it is missing there and prediction goes on 
 from __future__ import annotations
 
 import logging
-import math
-from bisect import bisect_right
-from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from rasterio.windows import Window
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fusionlab.data import time_series
 from fusionlab.data.base import DataModule, Sample, Split
-from fusionlab.data.raster_io import (
-    Handles,
-    Mask,
-    RasterFile,
-    Values,
-    expand,
-    fill,
-    intersects,
-    metres,
-    neutral_values,
-    read_window,
-    same_gsd,
-)
+from fusionlab.data.raster_io import RasterFile, expand, intersects, metres, same_gsd
 from fusionlab.data.raster_layers import Layers, check_crs, image_layers, series_layers
-from fusionlab.data.windows import WholeSources, starts
+from fusionlab.data.raster_windows import RasterWindows
+from fusionlab.data.windows import WholeSources
 from fusionlab.errors import InputError
-from fusionlab.types import Batch, Modality, Schema, TimeSeries
+from fusionlab.types import Batch, Modality, Schema
 
 log = logging.getLogger(__name__)
 
 CLOUD_BANDS = ("snow", "cloud")
-CLOUD_PROBABILITY = 60
-CLOUD_AREA = 0.5
-SERIES_CROP = 40
-"""Pixels of a series around a window, as in FLAIR #2: its context is wider than the window."""
 
 
 class RasterDataModule(DataModule):
@@ -61,8 +36,8 @@ class RasterDataModule(DataModule):
         rasters: per modality a file, a folder, a pattern or a list of them. An image may come in
             several files side by side. A series is one multi-band file per date with the date in
             its name (YYYYMMDD or YYYY-MM-DD), or a stack, see `dates`. All in one projected CRS.
-        reference: the modality whose rasters are mapped, an image; by default the one with the
-            finest pixels in the model among those given.
+        reference: the modality whose rasters are mapped, an image; by default the one on whose grid
+            the model answers, or else the one with the finest pixels among those given.
         window: rows and columns of a window, in pixels of the reference.
         overlap: pixels that neighbouring windows share. The default stride of 256 keeps windows
             aligned with the partitions of windowed attention (UNetFormer: 32 × 8 pixels).
@@ -145,8 +120,9 @@ class RasterDataModule(DataModule):
                 "`fusionlab predict`. Use the data module of a data set to train or test."
             )
         if self.trainer is None:
-            raise InputError("RasterDataModule needs a trainer, whose task says which bands to read.")
-        schema: Schema = self.trainer.lightning_module.schema
+            raise InputError("RasterDataModule needs a trainer: its task says which bands to read.")
+        schema = self.trainer.lightning_module.schema
+        assert isinstance(schema, Schema)
         self._check_names(schema)
         layers = {}
         clouds = {}
@@ -176,7 +152,18 @@ class RasterDataModule(DataModule):
                 self._check_overlap(name, clouds[name].all_files, sources)
         for name in schema.modalities.keys() - layers.keys():
             log.info("No raster of %r was given: predicting without it.", name)
-        return RasterWindows(self, schema, reference, layers, clouds)
+        return RasterWindows(
+            schema,
+            reference,
+            layers,
+            clouds,
+            window=self.window,
+            overlap=self.overlap,
+            crop=self.crop,
+            monthly_means=self.monthly_means,
+            max_dates=self.max_dates,
+            min_cover=self.min_cover,
+        )
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Windows row by row, raster by raster; every process maps whole rasters."""
@@ -207,7 +194,18 @@ class RasterDataModule(DataModule):
                     )
 
     def _reference(self, schema: Schema) -> str:
-        images = {n: schema.modalities[n] for n in self.rasters if not schema.modalities[n].temporal}
+        given = {name: schema.modalities[name] for name in self.rasters}
+        images = {name: modality for name, modality in given.items() if not modality.temporal}
+        task = self.trainer.lightning_module if self.trainer is not None else None
+        answers = getattr(getattr(task, "model", None), "reference", None)
+        if self.reference is None and answers in schema.modalities:
+            if answers not in images:
+                raise InputError(
+                    f"The model answers on the grid of {answers!r}, so its raster is needed to map "
+                    f"anything, as an image: give it with data.rasters.{answers}; given are "
+                    f"{list(self.rasters)}."
+                )
+            return str(answers)
         if self.reference is None:
             if not images:
                 raise InputError(
@@ -279,190 +277,3 @@ class RasterDataModule(DataModule):
             return masks
         files = tuple(masks.files[position[int(day)]] for day in series.dates)
         return Layers(files, masks.bands, series.dates, masks.dtype)
-
-
-class RasterWindows(Dataset[Sample]):
-    """The windows of all reference rasters: row by row, raster by raster.
-
-    Args:
-        options: the data module, for its arguments.
-        schema: what the model was trained with.
-        reference: the modality that lays the grid.
-        layers: the files per modality; a modality of the schema without any is missing everywhere.
-        clouds: probabilities of snow and cloud per series, where given.
-
-    Attributes:
-        lengths: number of windows per raster.
-    """
-
-    def __init__(
-        self,
-        options: RasterDataModule,
-        schema: Schema,
-        reference: str,
-        layers: Mapping[str, Layers],
-        clouds: Mapping[str, Layers],
-    ) -> None:
-        self.modalities = schema.modalities
-        self.reference = reference
-        self.layers = dict(layers)
-        self.clouds = dict(clouds)
-        self.window = options.window
-        self.min_cover = options.min_cover
-        self.monthly_means = options.monthly_means
-        self.max_dates = options.max_dates
-        self.crop = {name: self._crop(name, options.crop) for name in schema.modalities}
-        self.sources = self.layers[reference].all_files
-        stride = options.window - options.overlap
-        self.starts = [
-            (
-                starts(file.height, window=options.window, stride=stride),
-                starts(file.width, window=options.window, stride=stride),
-            )
-            for file in self.sources
-        ]
-        self.lengths = [len(rows) * len(columns) for rows, columns in self.starts]
-        self._ends = list(accumulate(self.lengths))
-        self._handles = Handles()
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def __getitem__(self, index: int) -> Sample:
-        source = bisect_right(self._ends, index)
-        file, (rows, columns) = self.sources[source], self.starts[source]
-        step = index - (self._ends[source] - self.lengths[source])
-        row, column = rows[step // len(columns)], columns[step % len(columns)]
-        height, width = min(self.window, file.height), min(self.window, file.width)
-        sample: Sample = {
-            "inputs": {},
-            "available": {},
-            "offset": {},
-            "sample_id": f"{Path(file.path).stem}_{row}_{column}",
-            "placement": {
-                "source": file.path,
-                "window": torch.tensor([row, column, height, width]),
-            },
-        }
-        if self.clouds:
-            sample["cloud_cover"] = {}
-        # Of the window as the network sees it, which is larger than a small raster.
-        centre = (
-            file.transform.c + (column + self.window / 2) * file.transform.a,
-            file.transform.f + (row + self.window / 2) * file.transform.e,
-        )
-        share = (height / self.window, width / self.window)
-        for name in self.modalities:
-            if name == self.reference:
-                window = Window(column, row, width, height)
-                sample["inputs"][name], available = self._reference_image(file, window)
-            elif name not in self.layers:
-                sample["inputs"][name], available = self._missing(name, np.dtype(np.float32)), False
-                sample["offset"][name] = torch.zeros(2)
-            else:
-                available = self._around(name, centre, share, file, sample)
-            sample["available"][name] = torch.tensor(available)
-        return sample
-
-    def _crop(self, name: str, given: Mapping[str, int]) -> int:
-        if name in given:
-            return given[name]
-        footprint = self.window * self.modalities[self.reference].gsd / self.modalities[name].gsd
-        if not self.modalities[name].temporal:
-            return max(round(footprint), 1)
-        return SERIES_CROP if footprint <= SERIES_CROP else 8 * math.ceil(footprint / 8)
-
-    def _reference_image(self, file: RasterFile, window: Window) -> tuple[Tensor, bool]:
-        layers = self.layers[self.reference]
-        patch = read_window(
-            self._handles, file, window, where=f"data.rasters.{self.reference}"
-        )
-        shape = (layers.bands, self.window, self.window)
-        values, mask = np.zeros(shape, layers.dtype), np.zeros(shape, bool)
-        values[:, : window.height, : window.width] = patch.values
-        mask[:, : window.height, : window.width] = patch.observed
-        fill(values, mask, self._neutral(self.reference), border="reflect")
-        return torch.from_numpy(values), bool(mask.any())
-
-    def _around(
-        self,
-        name: str,
-        centre: tuple[float, float],
-        share: tuple[float, float],
-        file: RasterFile,
-        sample: Sample,
-    ) -> bool:
-        modality, layers, size = self.modalities[name], self.layers[name], self.crop[name]
-        gsd = modality.gsd / metres(file.crs)
-        where = f"data.rasters.{name}"
-        values, mask, offset = layers.read(self._handles, centre, size=size, gsd=gsd, where=where)
-        sample["offset"][name] = torch.tensor(offset)
-        extent = self.window * file.gsd / gsd
-        rows, columns = (_footprint(size, offset[i], extent, share[i]) for i in range(2))
-        seen = mask[:, :, rows, columns].any(axis=1)
-        kept = np.flatnonzero(seen.mean(axis=(1, 2)) >= self.min_cover)
-        if name in self.clouds:
-            probabilities, known, _ = self.clouds[name].read(
-                self._handles, centre, size=size, gsd=gsd, where=f"data.cloud_masks.{name}"
-            )
-            probabilities[~known] = 0
-            cover = time_series.cloud_cover(probabilities[kept], threshold=CLOUD_PROBABILITY)
-            sample["cloud_cover"][name] = torch.from_numpy(cover)
-            clear = time_series.clear_dates(
-                probabilities, threshold=CLOUD_PROBABILITY, area_threshold=CLOUD_AREA
-            )
-            kept = kept[np.isin(kept, clear)]
-        if modality.temporal:
-            kept = time_series.evenly_spaced(kept, self.max_dates)
-        if not len(kept):
-            sample["inputs"][name] = self._missing(name, self._delivered_dtype(name))
-            return False
-        values, mask = values[kept], mask[kept]
-        neutral = self._neutral(name)
-        for image, observed in zip(values, mask, strict=True):
-            fill(image, observed, neutral, border="edge" if modality.temporal else "reflect")
-        if layers.dates is None:
-            sample["inputs"][name] = torch.from_numpy(values[0])
-        else:
-            sample["inputs"][name] = self._series(values, mask, layers.dates[kept])
-        return True
-
-    def _series(self, values: Values, mask: Mask, dates: NDArray[np.int64]) -> TimeSeries:
-        if self.monthly_means:
-            values, dates = time_series.monthly_means(values, dates)
-        return TimeSeries(
-            torch.from_numpy(values),
-            torch.from_numpy(dates),
-            torch.ones(len(dates), dtype=torch.bool),
-        )
-
-    def _missing(self, name: str, dtype: np.dtype[Any]) -> Tensor | TimeSeries:
-        modality, size = self.modalities[name], self.crop[name]
-        zeros = torch.from_numpy(np.zeros((len(modality.bands), size, size), dtype))
-        if not modality.temporal:
-            return zeros
-        none = torch.zeros(1, dtype=torch.bool)
-        return TimeSeries(zeros[None], torch.zeros(1, dtype=torch.int64), none)
-
-    def _delivered_dtype(self, name: str) -> np.dtype[Any]:
-        averaged = self.monthly_means and self.modalities[name].temporal
-        return np.dtype(np.float32) if averaged else self.layers[name].dtype
-
-    def _neutral(self, name: str) -> Values:
-        modality = self.modalities[name]
-        return neutral_values(self.layers[name].dtype, modality.mean, modality.scale)
-
-
-def _footprint(size: int, offset: float, extent: float, share: float) -> slice:
-    """Pixels of a crop that lie under the window, on one axis.
-
-    Args:
-        size: of the crop.
-        offset: of the window's centre from that of the crop, pixels.
-        extent: of the window, pixels of the crop.
-        share: of the window, from its start, that lies on the raster.
-    """
-    start = size / 2 + offset - extent / 2
-    first = min(max(math.floor(start + 0.5), 0), size - 1)
-    last = min(max(math.floor(start + extent * share + 0.5), first + 1), size)
-    return slice(first, last)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -311,7 +311,7 @@ def read_patch(
             continue
         if not same_gsd(file.gsd, gsd):
             new, seen = _resampled(handles, file, center, size=size, gsd=gsd, where=where)
-            target = np.s_[:, :, :]
+            target: tuple[slice, slice, slice] = (slice(None),) * 3
             shift = (0.0, 0.0)
         else:
             row = (y - top) / file.transform.e - size / 2
@@ -323,11 +323,11 @@ def read_patch(
                 continue
             piece = read_window(handles, file, Window(c0, r0, c1 - c0, r1 - r0), where=where)
             new, seen = piece.values, piece.observed
-            target = np.s_[
-                :,
-                r0 - first_row : r1 - first_row,
-                c0 - first_column : c1 - first_column,
-            ]
+            target = (
+                slice(None),
+                slice(r0 - first_row, r1 - first_row),
+                slice(c0 - first_column, c1 - first_column),
+            )
             shift = (row - first_row, column - first_column)
         np.copyto(values[target], new, where=seen & ~mask[target], casting="unsafe")
         mask[target] |= seen
@@ -367,39 +367,3 @@ def _resampled(
     except RasterioError as error:
         raise unreadable(file.path, error, where=where) from error
     return values, seen & np.isfinite(values) if values.dtype.kind == "f" else seen
-
-
-def fill(
-    values: Values, mask: Mask, neutral: Values, *, border: Literal["reflect", "edge"]
-) -> None:
-    """Fills what was not observed, in place, so that networks see neither frames nor −9999.
-
-    Outside the observed rectangle the image goes on; holes inside it get the neutral value.
-
-    Args:
-        values: ``(bands, height, width)``.
-        mask: where observed, the same shape.
-        neutral: per band, the raw value that normalises to about zero; NaN for floats.
-        border: how it goes on: mirrored, or with its outermost pixels repeated.
-    """
-    if mask.all():
-        return
-    np.copyto(values, neutral[:, None, None], where=~mask)
-    any_band = mask.any(axis=0)
-    rows, columns = np.flatnonzero(any_band.any(axis=1)), np.flatnonzero(any_band.any(axis=0))
-    if not len(rows):
-        return
-    r0, r1, c0, c1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    height, width = any_band.shape
-    if (r1 - r0, c1 - c0) != (height, width):
-        frame = ((0, 0), (r0, height - r1), (c0, width - c1))
-        values[:] = np.pad(values[:, r0:r1, c0:c1], frame, mode=border)
-
-
-def neutral_values(dtype: np.dtype[Any], mean: Sequence[float], scale: Sequence[float]) -> Values:
-    """Per band, the raw value of the mean; NaN for floats, which experts take for the mean."""
-    if dtype.kind == "f":
-        return np.full(len(mean), np.nan, dtype)
-    raw = np.round(np.asarray(mean, np.float64) / np.asarray(scale, np.float64))
-    limits = np.iinfo(dtype)
-    return np.clip(raw, limits.min, limits.max).astype(dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch.utils.data import Dataset, DistributedSampler
@@ -41,8 +42,9 @@ class WholeSources(DistributedSampler[Any]):
             load[idle] += lengths[source]
             if idle == rank:
                 mine.append(source)
+        first = [0, *accumulate(lengths)]
         self.indices = [
-            sum(lengths[:source]) + step for source in sorted(mine) for step in range(lengths[source])
+            index for source in sorted(mine) for index in range(first[source], first[source + 1])
         ]
 
     def __iter__(self) -> Iterator[Any]:

@@ -20,6 +20,8 @@ STRIDES = (4, 8, 16, 32)
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _HUB_TIMEOUT = 10.0  # seconds
+_CANNOT = (TypeError, AttributeError, AssertionError, IndexError, RuntimeError, ValueError)
+"""How timm's models say that they do not support an option."""
 
 
 class Pyramid(nn.Module):
@@ -70,18 +72,21 @@ def _create(name: str, bands: int, **options: Any) -> Any:  # noqa: ANN401  # ti
             "'convnext_tiny' (`timm.list_models()` lists all)."
         )
     config = _config(name)
-    if config is not None and config.fixed_input_size:
+    options |= {"features_only": True, "out_indices": (-4, -3, -2, -1), "in_chans": bands}
+    fixed_size = config is not None and config.fixed_input_size
+    if fixed_size:
         # Swin and its kin check the size of their input unless told that it varies.
         options["strict_img_size"] = False
     try:
-        encoder = timm.create_model(
-            name, features_only=True, out_indices=(-4, -3, -2, -1), in_chans=bands, **options
-        )
+        encoder: Any = timm.create_model(name, **options)
         strides = tuple(encoder.feature_info.reduction())
-    except (TypeError, AttributeError, AssertionError, RuntimeError, ValueError, IndexError) as error:
+    except _CANNOT as error:
+        one_size = fixed_size and isinstance(error, TypeError)
+        reason = "it takes images of one size only" if one_size else str(error)
         raise InputError(
-            f"The encoder {name!r} cannot give feature maps for images of any size and {bands} "
-            f"bands ({error}). Choose one that can, such as 'resnet18' or 'convnext_tiny'."
+            f"The encoder {name!r} cannot give four feature maps (strides {list(STRIDES)}) for "
+            f"images of any size with {bands} bands: {reason}. Choose one that can, such as "
+            "'resnet18', 'convnext_tiny' or 'swin_tiny_patch4_window7_224'."
         ) from error
     if strides != STRIDES:
         raise InputError(
@@ -96,10 +101,8 @@ def _config(name: str) -> Any:  # noqa: ANN401
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError as error:
-        architecture = name.split(".")[0]
-        raise InputError(
-            f"timm has no weights named {name!r}. It has {timm.list_pretrained(architecture + '.*')}."
-        ) from error
+        known = timm.list_pretrained(name.split(".")[0] + ".*")
+        raise InputError(f"timm has no weights named {name!r}. It has {known}.") from error
 
 
 def _create_pretrained(name: str, bands: int) -> Any:  # noqa: ANN401

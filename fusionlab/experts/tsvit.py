@@ -126,17 +126,18 @@ class TSViT(Expert):
         )
         days = self._embed_days(values.dates.masked_fill(~valid, 0))
         tokens = self.patch_embedding(patches) + days[:, None]  # (b, n, t, dim)
-        classes = self.class_tokens.expand(rows * columns * images.shape[0], -1, -1)
-        tokens = torch.cat([classes, tokens.flatten(0, 1).to(classes.dtype)], 1)  # (b n, k + t, dim)
-        tokens = self.over_dates(tokens, self._keys(valid, rows * columns), keep=self.num_classes)
+        classes = self.class_tokens.expand(*tokens.shape[:2], -1, -1)
+        # Class tokens may always be looked at, so no token is ever left without a key.
+        keys = F.pad(valid, (self.num_classes, 0), value=True)
+        tokens = self.over_dates(
+            torch.cat([classes, tokens], 2), keys[:, None, None], keep=self.num_classes
+        )
 
-        tokens = rearrange(tokens, "(b n) k d -> b k n d", n=rows * columns)
-        tokens = tokens + self._positions(rows, columns)
-        tokens = self.over_patches(self.embedding_dropout(tokens).flatten(0, 1))
+        tokens = rearrange(tokens, "b n k d -> b k n d") + self._positions(rows, columns)
+        tokens = self.over_patches(self.embedding_dropout(tokens))
         logits: Tensor = rearrange(
             self.head(tokens),
-            "(b k) (h w) (p1 p2) -> b k (h p1) (w p2)",
-            k=self.num_classes,
+            "b k (h w) (p1 p2) -> b k (h p1) (w p2)",
             h=rows,
             p1=self.patch_size,
         )
@@ -147,22 +148,17 @@ class TSViT(Expert):
         day = day_of_year(dates).clamp(max=DAYS - 1)
         return F.embedding(day, self.day_embedding.weight.T) + self.day_embedding.bias
 
-    def _keys(self, valid: Tensor, patches: int) -> Tensor:
-        """Which tokens may be looked at, ``(B n, 1, 1, K + T)``: all classes, and observations."""
-        keys = F.pad(valid, (self.num_classes, 0), value=True)
-        return keys[:, None].expand(-1, patches, -1).flatten(0, 1)[:, None, None]
-
     def _positions(self, rows: int, columns: int) -> Tensor:
         """Position embedding of a grid of patches, ``(1, rows * columns, dim)``."""
         if rows == columns == self.grid_size:
             return self.position_embedding
-        grid = rearrange(self.position_embedding, "1 (h w) d -> 1 d h w", h=self.grid_size)
+        grid: Tensor = rearrange(self.position_embedding, "1 (h w) d -> 1 d h w", h=self.grid_size)
         grid = F.interpolate(grid, size=(rows, columns), mode="bilinear", align_corners=False)
         return rearrange(grid, "1 d h w -> 1 (h w) d")
 
 
 class Transformer(nn.Module):
-    """Pre-norm transformer encoder.
+    """Pre-norm transformer encoder over many sequences per sample.
 
     Args:
         dim: width of the tokens.
@@ -185,18 +181,17 @@ class Transformer(nn.Module):
     def forward(
         self, tokens: Tensor, keys: Tensor | None = None, *, keep: int | None = None
     ) -> Tensor:
-        """``(B, N, dim)`` to ``(B, keep, dim)``.
+        """``(B, sequences, N, dim)`` to ``(B, sequences, keep, dim)``.
 
         Args:
-            tokens: the sequence.
-            keys: which tokens may be looked at, bool, broadcast to ``(B, heads, N, N)``; all if
-                None.
+            tokens: the sequences.
+            keys: which tokens may be looked at, ``(B, 1, 1, N)`` bool; all if None.
             keep: how many tokens, from the first on, are wanted; all if None.
         """
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, keys, keep=keep if i == last else None)
-        normed: Tensor = self.norm(tokens[:, :keep])
+        normed: Tensor = self.norm(tokens[:, :, :keep])
         return normed
 
 
@@ -221,15 +216,19 @@ class Block(nn.Module):
         )
 
     def forward(self, tokens: Tensor, keys: Tensor | None, *, keep: int | None) -> Tensor:
-        """``(B, N, dim)`` to ``(B, keep, dim)``; only the tokens kept are worth a query."""
+        """As [`Transformer.forward`][]; only the tokens kept are worth a query."""
+        # Sequences stand beside the heads, not beside the samples: the mask needs no copies, and
+        # CUDA kernels take at most 65535 samples.
         query, key, value = rearrange(
             self.qkv(self.attention_norm(tokens)),
-            "b n (qkv heads d) -> qkv b heads n d",
+            "b sequences n (qkv heads d) -> qkv b (sequences heads) n d",
             qkv=3,
             heads=self.heads,
         ).unbind(0)
         attended = F.scaled_dot_product_attention(query[:, :, :keep], key, value, attn_mask=keys)
-        attended = rearrange(attended, "b heads n d -> b n (heads d)")
-        tokens = tokens[:, :keep] + self.project(attended)
+        attended = rearrange(
+            attended, "b (sequences heads) n d -> b sequences n (heads d)", heads=self.heads
+        )
+        tokens = tokens[:, :, :keep] + self.project(attended)
         refined: Tensor = tokens + self.mlp(self.mlp_norm(tokens))
         return refined

@@ -103,7 +103,8 @@ class UNetFormer(Expert):
         """
         if isinstance(values, TimeSeries):
             raise InputError(
-                f"UNetFormer takes images (B, C, H, W), but got a time series for {self.modality!r}."
+                f"UNetFormer takes images (B, C, H, W), but got a time series for "
+                f"{self.modality!r}."
             )
         images = self.inputs(values)
         height, width = images.shape[-2:]
@@ -301,8 +302,8 @@ class GlobalLocalAttention(nn.Module):
         height, width = state.shape[-2:]
         mixed = self._mix_windows(self._attend_in_windows(state))
         mixed = mixed + self.local3(state) + self.local1(state)
-        mixed = self.project(pad_bottom_right(mixed, self.extra, self.extra))
-        return mixed[..., :height, :width]
+        projected: Tensor = self.project(pad_bottom_right(mixed, self.extra, self.extra))
+        return projected[..., :height, :width]
 
     def _attend_in_windows(self, state: Tensor) -> Tensor:
         height, width = state.shape[-2:]

@@ -50,16 +50,17 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: f
     half = np.zeros((shape[0], lattice.shape[1]), dtype=np.float32)
     for index, weight in zip(rows, row_weights, strict=True):
         half += weight[:, None] * lattice[index]
-    field = np.zeros(shape, dtype=np.float32)
+    field: Float = np.zeros(shape, dtype=np.float32)
     for index, weight in zip(cols, col_weights, strict=True):
         field += weight[None] * half[:, index]
     # The B-spline's mean energy is 0.479 per axis.
-    return field / np.float32(0.479)
+    field /= np.float32(0.479)
+    return field
 
 
 def smoothstep(values: Float, low: float, high: float) -> Float:
     """Cubic ramp from 0 at `low` to 1 at `high`."""
-    t = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+    t: Float = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 

@@ -126,7 +126,7 @@ def draw_patterns(canvas: Canvas, rng: np.random.Generator) -> None:
     """
     shape, pixel, table = canvas.shape, canvas.pixel, canvas.segments
     crowns = smooth_noise(rng, shape, 3.2 / pixel) + 0.5 * smooth_noise(rng, shape, 8 / pixel)
-    scrub = smooth_noise(rng, shape, 2.6 / pixel) + 0.5 * smooth_noise(rng, shape, 9 / pixel)
+    scrub = smooth_noise(rng, shape, 2.2 / pixel) + 0.4 * smooth_noise(rng, shape, 7 / pixel)
     mottle = smooth_noise(rng, shape, 18 / pixel)
     pattern = np.array([_ORDER.index(COVERS[c].pattern) for c in Cover], dtype=np.uint8)[
         table.cover

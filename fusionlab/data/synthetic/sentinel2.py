@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,11 +107,11 @@ def _area_mean(
     stride = len(canvas.segments.cover)
     code = (_cells(canvas, shape) * stride + canvas.segment).ravel()
     length = shape[0] * shape[1] * stride
-    area = np.bincount(code, minlength=length).astype(np.float64)
+    area = np.bincount(code, minlength=length)
     pairs = np.flatnonzero(area)
     cell, segment = np.divmod(pairs, stride)
     total = np.bincount(cell, weights=area[pairs], minlength=shape[0] * shape[1])
-    weight = area
+    weight: NDArray[Any] = area
     if weigh:
         weight = np.bincount(code, weights=canvas.green.ravel(), minlength=length)
     share = (weight[pairs] / total[cell]).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fusionlab.data.synthetic.config import LandscapeConfig, generator
+from fusionlab.data.synthetic.config import TEST_DOMAINS, LandscapeConfig, generator
 from fusionlab.data.synthetic.covers import BANDS
 from fusionlab.data.synthetic.domain import draw_domain
 from fusionlab.data.synthetic.sentinel2 import PIXEL
@@ -137,12 +138,14 @@ def write_tile(
 
     Raises:
         InputError: If `root` holds anything else and `overwrite` is False.
-        ValueError: If `size` is not positive.
+        ValueError: If `size` is not positive or `domain` is no domain name.
     """
     if size <= 0 or margin < 0:
         raise ValueError(f"size must be positive and margin not negative: {size}, {margin}")
+    if domain is not None and not re.fullmatch(r"D\d{3}_\d{4}", domain):
+        raise ValueError(f"domain must look like D015_2020, found {domain!r}")
     target = Path(root)
-    look = draw_domain(config, domain or config.domains("test")[0])
+    look = draw_domain(config, domain or TEST_DOMAINS[0])
     step = config.pixel_size * config.geometry_factor
     pixels = round(size / step) * config.geometry_factor
     extent = pixels * config.pixel_size

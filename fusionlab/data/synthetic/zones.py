@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 
 from fusionlab.data.synthetic.aerial import render_aerial
 from fusionlab.data.synthetic.canvas import Canvas
@@ -177,7 +176,7 @@ def write_tif(path: Path, image: NDArray[Any], left: float, top: float, pixel: f
     with rasterio.open(
         path, "w", driver="GTiff", count=image.shape[0], height=image.shape[1],
         width=image.shape[2], dtype=image.dtype, crs=CRS, compress="lzw",
-        transform=from_origin(left, top, pixel, pixel),
+        transform=rasterio.Affine(pixel, 0, left, 0, -pixel, top),
     ) as file:  # fmt: skip
         file.write(image)
         if names:

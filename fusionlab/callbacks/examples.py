@@ -1,0 +1,140 @@
+"""Examples of an evaluation: images, truth and prediction side by side, as a file and to loggers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fusionlab.plots import examples_figure
+from fusionlab.tasks import Task
+from fusionlab.types import Batch, Modality, Schema, TimeSeries
+
+TRUE_COLOR = (("red", "green", "blue"), ("B04", "B03", "B02"))
+"""Bands that make a picture as the eye sees it, by the names that data sets give them."""
+
+
+class Examples(Callback):
+    """Draws the first samples of every evaluation.
+
+    Writes ``<stage>_examples.png`` into the run's folder, and sends the figure to loggers that take
+    images.
+
+    Args:
+        output: the run's folder.
+        number: how many samples.
+    """
+
+    def __init__(self, output: str | Path, *, number: int = 4) -> None:
+        self.output = Path(output)
+        self.number = number
+        self._rows: list[list[tuple[str, NDArray[Any]]]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps what there is to draw."""
+        if not trainer.sanity_checking:
+            self._keep(trainer, pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps what there is to draw."""
+        self._keep(trainer, pl_module, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what was kept."""
+        self._draw(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what was kept."""
+        self._draw(trainer, pl_module, "test")
+
+    def _keep(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor] | None,
+        batch: Batch,
+    ) -> None:
+        missing = self.number - len(self._rows)
+        if missing <= 0 or not trainer.is_global_zero or not outputs:
+            return
+        assert isinstance(pl_module, Task)
+        target = pl_module.target(batch)
+        for i in range(min(missing, len(target))):
+            row = list(pictures(batch, i, pl_module.data_schema).items())
+            row.append(("truth", target[i].cpu().numpy()))
+            row.append(("prediction", outputs["predicted"][i].cpu().numpy()))
+            self._rows.append(row)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        assert isinstance(pl_module, Task)
+        figure = examples_figure(rows, pl_module.schema.classes, pl_module.schema.colors)
+        self.output.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.output / f"{stage}_examples.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(
+                    f"{stage}/examples", _pixels(figure), trainer.global_step, dataformats="HWC"
+                )
+
+
+def pictures(batch: Batch, i: int, schema: Schema) -> dict[str, NDArray[Any]]:
+    """A picture of every image and series of a sample, by modality; uint8 ``(H, W, 3)``."""
+    shown = {}
+    for name, values in batch["inputs"].items():
+        if name not in schema.modalities or not bool(batch["available"][name][i]):
+            continue
+        if isinstance(values, TimeSeries):
+            valid = values.valid[i].nonzero().flatten()
+            if len(valid) == 0:
+                continue
+            # The middle of the observed dates: mostly summer, and the same for all samples.
+            image = values.values[i, valid[len(valid) // 2]]
+        else:
+            image = values[i]
+        if image.ndim == 3:
+            shown[name] = picture(image.float().cpu(), schema.modalities[name])
+    return shown
+
+
+def picture(image: Tensor, modality: Modality) -> NDArray[np.uint8]:
+    """True colour where the bands allow it, else the first band; stretched to 2 to 98 percent."""
+    bands = next((c for c in TRUE_COLOR if set(c) <= set(modality.bands)), modality.bands[:1] * 3)
+    channels = image[[modality.bands.index(band) for band in bands]]
+    low, high = torch.quantile(channels[:, ::2, ::2].flatten(), torch.tensor([0.02, 0.98]))
+    stretched = ((channels - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+    pixels: NDArray[np.uint8] = (stretched * 255).byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _pixels(figure: Figure) -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

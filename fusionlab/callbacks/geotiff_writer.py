@@ -1,0 +1,243 @@
+"""Writes predictions as georeferenced maps while they are made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib import colormaps
+from rasterio.errors import RasterioError
+
+from fusionlab.callbacks.map_stream import Floats, MapStream, Probabilities
+from fusionlab.callbacks.quicklook import write_quicklook
+from fusionlab.errors import InputError
+from fusionlab.types import Batch, Schema
+
+log = logging.getLogger(__name__)
+
+Color = tuple[int, int, int]
+_MOST_CLASSES = 255
+
+
+class GeoTiffWriter(Callback):
+    """Writes one map per input raster, in its reference system and on its grid.
+
+    For ``zone.tif`` it writes ``zone_classes.tif``: tiled and compressed, class indices as uint8,
+    255 where the input has no data, with colour table and class names (as tags ``CLASS_0``… and
+    ``CLASS_NAMES``, and in GDAL's side file for GIS legends). Overlapping windows are blended.
+
+    Files bear a temporary name until they are whole and replace older ones then; after an error or
+    an interruption none is left behind. Every process of a distributed run writes the rasters it
+    was given, without waiting for the others.
+
+    Args:
+        output: folder for the maps, made if need be.
+        probabilities: write ``zone_probabilities.tif`` too, one band per class: ``uint8`` (254 is
+            1, with the scale in the file, 255 is nodata) or ``float16`` (NaN is nodata).
+        contributions: write ``zone_contributions.tif`` too, one band per modality: its share in
+            the decision, percent, 255 is nodata.
+        quicklook: write ``zone_quicklook.png`` too.
+        compress: compression of the GeoTIFFs.
+    """
+
+    def __init__(
+        self,
+        output: str | Path = "maps",
+        *,
+        probabilities: Probabilities = "none",
+        contributions: bool = False,
+        quicklook: bool = False,
+        compress: Literal["deflate", "lzw", "zstd"] = "deflate",
+    ) -> None:
+        self.output = Path(output).expanduser()
+        self.probabilities: Probabilities = probabilities
+        self.contributions = contributions
+        self.quicklook = quicklook
+        self.compress = compress
+        self._stream: MapStream | None = None
+        self._done: dict[str, str] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes the folder.
+
+        Raises:
+            InputError: if that is impossible, or there are more classes than a byte can name.
+        """
+        if stage != "predict":
+            return
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"Cannot make the output folder {self.output} ({error}). Choose another --output."
+            ) from error
+        schema = _schema(pl_module)
+        if schema.num_classes > _MOST_CLASSES:
+            raise InputError(
+                f"GeoTiffWriter writes at most {_MOST_CLASSES} classes, got {schema.num_classes}."
+            )
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Asks the task for contributions if they are wanted; keeps no predictions in memory."""
+        self._done = {}
+        trainer.predict_loop.return_predictions = False
+        if self.contributions:
+            pl_module.explain = True  # type: ignore[assignment]
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Adds the windows of a batch to their maps.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the task; its schema names the classes.
+            outputs: ``probabilities`` ``(B, K, H, W)`` and, if asked for, ``shares`` ``(B, H, W)``
+                per modality.
+            batch: with ``placement``.
+            batch_idx: not used.
+            dataloader_idx: not used.
+
+        Raises:
+            InputError: if the data do not say where windows lie, or the model answers at another
+                size or explains nothing.
+        """
+        if "placement" not in batch:
+            raise InputError(
+                "The data module gives no placement, so its predictions are not maps. Predict with "
+                "RasterDataModule, or another data module of georeferenced images."
+            )
+        schema = _schema(pl_module)
+        shares = self._shares(outputs)
+        probabilities = outputs["probabilities"]
+        windows = batch["placement"]["window"].tolist()
+        for i, (source, window) in enumerate(
+            zip(batch["placement"]["source"], windows, strict=True)
+        ):
+            row, column, height, width = window
+            if probabilities.shape[-2] < height or probabilities.shape[-1] < width:
+                raise InputError(
+                    f"The model answers with {tuple(probabilities.shape[-2:])} pixels for a window "
+                    f"of {(height, width)} of {source}: maps need an answer for every pixel of the "
+                    "reference. Choose as data.reference the modality on whose grid it answers."
+                )
+            stream = self._open(source, height, schema, tuple(shares))
+            # One sample at a time: a whole batch of probabilities in float32 is large.
+            values = probabilities[i, :, :height, :width].detach().cpu().float().numpy()
+            parts = [share[i, :height, :width].detach().cpu().float() for share in shares.values()]
+            stacked: Floats | None = torch.stack(parts).numpy() if parts else None
+            stream.add(row, column, values, stacked)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finishes the last map."""
+        self._finish(_schema(pl_module))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leaves no half-written map."""
+        self._abort()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leaves no half-written map."""
+        self._abort()
+
+    def _shares(self, outputs: Any) -> Mapping[str, torch.Tensor]:  # noqa: ANN401
+        if not self.contributions:
+            return {}
+        shares = outputs.get("shares")
+        if not shares:
+            raise InputError(
+                "This model cannot say what each modality contributes: it has only one, or a "
+                "fusion without that notion. Predict without contributions."
+            )
+        return dict(shares)
+
+    def _open(
+        self, source: str, window_height: int, schema: Schema, modalities: Sequence[str]
+    ) -> MapStream:
+        if self._stream is not None and self._stream.source == source:
+            return self._stream
+        self._finish(schema)
+        stem = Path(source).stem
+        if stem in self._done:
+            raise InputError(
+                f"The maps of {self._done[stem]} and {source} would have the same name in "
+                f"{self.output}. Rename one, or predict them into different folders."
+            )
+        self._done[stem] = source
+        try:
+            self._stream = MapStream(
+                source,
+                self.output,
+                window_height=window_height,
+                classes=schema.classes,
+                colors=palette(schema),
+                band_counts=[len(m.bands) for m in schema.modalities.values() if not m.temporal],
+                probabilities=self.probabilities,
+                modalities=modalities,
+                compress=self.compress,
+            )
+        except (OSError, RasterioError) as error:
+            raise InputError(
+                f"Cannot write the map of {source} into {self.output} ({error}). Check that the "
+                "folder can be written and has space."
+            ) from error
+        return self._stream
+
+    def _finish(self, schema: Schema) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        stream.close()
+        self._stream = None
+        if not stream.complete:
+            log.warning(
+                "Not all windows of %s were predicted (limit_predict_batches?): no map written.",
+                stream.source,
+            )
+            return
+        path = stream.paths["classes"]
+        log.info("Wrote %s.", path)
+        if self.quicklook:
+            images = [m for m in schema.modalities.values() if not m.temporal]
+            finest = min(images, key=lambda m: m.gsd, default=None)
+            write_quicklook(
+                path.with_name(f"{Path(stream.source).stem}_quicklook.png"),
+                source=stream.source,
+                classes_path=path,
+                classes=schema.classes,
+                colors=palette(schema),
+                bands=finest.bands if finest else (),
+            )
+
+    def _abort(self) -> None:
+        if self._stream is not None:
+            self._stream.abort()
+            self._stream = None
+
+
+def palette(schema: Schema) -> list[Color]:
+    """Red, green, blue per class, 0 to 255; matplotlib's tab20 where the schema has none."""
+    if schema.colors:
+        return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in schema.colors]
+    table = colormaps["tab20"]
+    rgb = np.round(np.array([table(i % 20)[:3] for i in range(schema.num_classes)]) * 255)
+    return [(int(r), int(g), int(b)) for r, g, b in rgb]
+
+
+def _schema(task: LightningModule) -> Schema:
+    schema = task.schema
+    assert isinstance(schema, Schema)
+    return schema

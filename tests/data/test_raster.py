@@ -1,0 +1,343 @@
+import numpy as np
+import pytest
+import rasterio
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from fusionlab.data.base import collate
+from fusionlab.data.raster import RasterDataModule
+from fusionlab.data.raster_io import Handles, inspect, read_patch
+from fusionlab.data.windows import WholeSources, starts
+from fusionlab.errors import InputError
+from fusionlab.types import Modality, Schema, TimeSeries
+from raster_scenes import SCHEMA, series, smooth_image, windows, write
+
+NAMES = ("S2_20210115.tif", "S2A_2021-06-03_x.tif", "S2_20210920T105021.tif")
+DAYS = [18642, 18781, 18890]
+
+
+def write_folder(folder, values, **options):
+    for name, image in zip(NAMES, values, strict=True):
+        write(folder / name, image, gsd=10, **options)
+    return str(folder)
+
+
+@pytest.fixture
+def aerial(tmp_path):
+    return write(tmp_path / "zone.tif", smooth_image(300, 420), gsd=0.2)
+
+
+def small(rasters, **options):
+    return RasterDataModule(rasters, **{"window": 128, "overlap": 64, **options})
+
+
+@given(
+    st.integers(1, 5000), st.integers(1, 700).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w)))
+)
+def test_windows_cover_an_axis_without_gap_and_stay_inside(length, sizes):
+    window, stride = sizes
+    first = starts(length, window=window, stride=stride)
+    assert first[0] == 0
+    assert first == sorted(set(first))
+    assert max(first[-1] + window, window) >= length
+    assert all(b - a <= window for a, b in zip(first, first[1:], strict=False))
+    assert len(first) == 1 or first[-1] + window == length
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=9), st.integers(1, 4))
+def test_every_raster_belongs_to_one_process_whole_and_in_order(lengths, world_size):
+    data = list(range(sum(lengths)))
+    shares = [
+        list(WholeSources(data, lengths, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert sorted(sum(shares, [])) == data
+    owner = {index: rank for rank, share in enumerate(shares) for index in share}
+    ends = np.cumsum([0, *lengths])
+    for a, b in zip(ends, ends[1:], strict=False):
+        assert len({owner[index] for index in range(a, b)}) == 1
+    assert all(share == sorted(share) for share in shares)
+
+
+def test_windows_are_what_lies_in_the_file(aerial):
+    data = windows(small({"aerial": aerial}))
+    with rasterio.open(aerial) as file:
+        image = file.read()
+    assert len(data) == 4 * 6
+    corners = []
+    for i in range(len(data)):
+        sample = data[i]
+        row, column, height, width = sample["placement"]["window"].tolist()
+        expected = image[:, row : row + height, column : column + width]
+        assert sample["inputs"]["aerial"].dtype == torch.uint8
+        assert np.array_equal(sample["inputs"]["aerial"].numpy(), expected)
+        assert sample["available"]["aerial"]
+        assert not sample["available"]["sentinel2"]
+        corners.append((row, column))
+    assert corners == sorted(corners)
+    assert data[0]["sample_id"] == "zone_0_0"
+
+
+def test_a_raster_smaller_than_a_window_is_mirrored(tmp_path):
+    path = write(tmp_path / "a.tif", smooth_image(40, 130), gsd=0.2)
+    (sample, last) = list(windows(small({"aerial": path})))[:2]
+    image = sample["inputs"]["aerial"].numpy()
+    assert image.shape == (5, 128, 128)
+    assert sample["placement"]["window"].tolist() == [0, 0, 40, 128]
+    assert last["placement"]["window"].tolist() == [0, 2, 40, 128]
+    assert np.array_equal(image[:, 40:79], image[:, 38::-1][:, :39])
+
+
+def test_folder_and_stack_give_the_same_samples(tmp_path, aerial):
+    values = series(3, 60)
+    options = {"x": -250, "y": -250, "nodata": 0}
+    folder = write_folder(tmp_path / "s2", values, **options)
+    order = [2, 0, 1]  # a stack need not be in the order of time
+    stack = write(tmp_path / "stack.tif", values[order].reshape(9, 60, 60), gsd=10, **options)
+    dates = tmp_path / "dates.txt"
+    dates.write_text("20210920\n20210115\n20210603\n")
+    one = windows(small({"aerial": aerial, "sentinel2": folder}))
+    other = windows(
+        small({"aerial": aerial, "sentinel2": stack}, dates={"sentinel2": str(dates)})
+    )
+    for i in range(len(one)):
+        a, b = one[i], other[i]
+        assert a["inputs"]["sentinel2"].dates.tolist() == DAYS
+        assert a["inputs"]["sentinel2"].values.dtype == torch.uint16
+        assert a["inputs"]["sentinel2"].values.shape == (3, 3, 40, 40)
+        for x, y in zip(a["inputs"]["sentinel2"], b["inputs"]["sentinel2"], strict=True):
+            assert torch.equal(x, y)
+        assert torch.equal(a["offset"]["sentinel2"], b["offset"]["sentinel2"])
+        assert a["available"]["sentinel2"]
+        assert b["available"]["sentinel2"]
+
+
+def test_a_crop_lies_around_the_centre_of_the_window(tmp_path, aerial):
+    # Every pixel of the raster holds its own position, so a crop says where it was taken.
+    rows, columns = np.mgrid[:60, :60].astype(np.uint16)
+    folder = write_folder(tmp_path / "s2", np.stack([[rows, columns, rows]] * 3), x=-252.5, y=-247)
+    data = windows(small({"aerial": aerial, "sentinel2": folder}))
+    for sample in data:
+        row, column, height, width = sample["placement"]["window"].tolist()
+        expected = ((row + height / 2) * 0.2 + 247) / 10, ((column + width / 2) * 0.2 + 252.5) / 10
+        values = sample["inputs"]["sentinel2"].values.float()
+        found = values[0, :2].mean(dim=(1, 2)) + 0.5 + sample["offset"]["sentinel2"]
+        assert found.tolist() == pytest.approx(expected, abs=1e-3)
+        assert sample["offset"]["sentinel2"].abs().max() <= 0.5
+
+
+def test_a_raster_with_other_pixels_is_resampled(tmp_path, aerial):
+    x = np.arange(300, dtype=np.float32)
+    image = np.broadcast_to(x, (3, 300, 300)).copy()  # the value is the column, 2 m each
+    folder = write_folder_gsd(tmp_path / "s2", image, gsd=2, x=-250, y=-250)
+    sample = windows(small({"aerial": aerial, "sentinel2": folder}))[0]
+    values = sample["inputs"]["sentinel2"].values[0, 0]
+    centre = (250 + 12.8) / 2 - 0.5
+    expected = centre + (torch.arange(40) - 19.5) * 5
+    assert torch.allclose(values.mean(dim=0), expected, atol=0.05)
+    assert sample["offset"]["sentinel2"].tolist() == [0, 0]
+
+
+def write_folder_gsd(folder, image, **options):
+    write(folder / "a_20210101.tif", image, **options)
+    return str(folder)
+
+
+def test_where_a_series_does_not_reach_it_is_missing(tmp_path, aerial):
+    folder = write_folder(tmp_path / "s2", series(3, 10), x=-58, y=-20)  # the left 42 of 84 m
+    data = windows(small({"aerial": aerial, "sentinel2": folder}))
+    for sample in data:
+        column = sample["placement"]["window"][1].item()
+        inside = (column + 128) * 0.2 <= 42
+        outside = column * 0.2 >= 42
+        available = bool(sample["available"]["sentinel2"])
+        assert available or not inside
+        assert not (available and outside)
+        assert sample["inputs"]["sentinel2"].valid.any() == available
+        if available:  # context outside the raster repeats its border instead of showing a frame
+            assert (sample["inputs"]["sentinel2"].values.float() > 0).all()
+    batch = next(iter(DataLoader(data, batch_size=len(data), collate_fn=collate)))
+    assert isinstance(batch["inputs"]["sentinel2"], TimeSeries)
+    assert batch["inputs"]["sentinel2"].values.shape == (24, 3, 3, 40, 40)
+
+
+def test_dates_without_observation_are_left_out(tmp_path, aerial):
+    values = series(3, 60)
+    values[1] = 0
+    folder = write_folder(tmp_path / "s2", values, x=-250, y=-250, nodata=0)
+    sample = windows(small({"aerial": aerial, "sentinel2": folder}))[0]
+    assert sample["inputs"]["sentinel2"].dates.tolist() == [DAYS[0], DAYS[2]]
+
+
+@pytest.mark.parametrize("layout", ["folder", "stack"])
+def test_cloudy_dates_are_left_out_and_all_cloudy_is_missing(tmp_path, aerial, layout):
+    place = {"x": -250, "y": -250}
+    values = series(3, 60)
+    masks = np.zeros((3, 2, 60, 60), np.uint8)
+    masks[0, 1] = 100  # a cloudy date
+    masks[2, 0] = 59  # snow below the threshold
+    options = {}
+    if layout == "folder":
+        s2, clouds = (write_folder(tmp_path / n, v, **place) for n, v in (("s", values), ("m", masks)))
+    else:
+        s2 = write(tmp_path / "s.tif", values.reshape(9, 60, 60), gsd=10, **place)
+        clouds = write(tmp_path / "m.tif", masks.reshape(6, 60, 60), gsd=10, **place)
+        (tmp_path / "d.txt").write_text("20210115\n20210603\n20210920\n")
+        options = {"dates": {"sentinel2": str(tmp_path / "d.txt")}}
+    rasters = {"aerial": aerial, "sentinel2": s2}
+    sample = windows(small(rasters, cloud_masks={"sentinel2": clouds}, **options))[0]
+    assert sample["inputs"]["sentinel2"].dates.tolist() == DAYS[1:]
+    assert sample["cloud_cover"]["sentinel2"].shape == (1, 40, 40)
+    assert torch.allclose(sample["cloud_cover"]["sentinel2"], torch.tensor(1 / 3))
+
+    masks[:, 1] = 80
+    cloudy = write_folder(tmp_path / "all", masks, **place)
+    series_folder = write_folder(tmp_path / "again", values, **place)
+    data = windows(
+        small({"aerial": aerial, "sentinel2": series_folder}, cloud_masks={"sentinel2": cloudy})
+    )
+    assert not any(sample["available"]["sentinel2"] for sample in data)
+    assert not data[0]["inputs"]["sentinel2"].valid.any()
+    assert data[0]["available"]["aerial"]
+
+
+def test_monthly_means_and_fewer_dates(tmp_path, aerial):
+    folder = write_folder(tmp_path / "s2", series(3, 60), x=-250, y=-250)
+    rasters = {"aerial": aerial, "sentinel2": folder}
+    sample = windows(small(rasters, monthly_means=True))[0]
+    days = sample["inputs"]["sentinel2"].dates.numpy().astype("datetime64[D]").astype(str)
+    assert list(days) == ["2021-01-15", "2021-06-15", "2021-09-15"]
+    assert sample["inputs"]["sentinel2"].values.dtype == torch.float32
+    sample = windows(small(rasters, max_dates=2))[0]
+    assert sample["inputs"]["sentinel2"].dates.tolist() == [DAYS[0], DAYS[2]]
+
+
+def test_files_side_by_side_are_one_image(tmp_path):
+    image = smooth_image(64, 96)
+    whole = write(tmp_path / "whole.tif", image, gsd=0.2)
+    left = write(tmp_path / "left.tif", image[..., :50], gsd=0.2)
+    right = write(tmp_path / "right.tif", image[..., 50:], gsd=0.2, x=10)
+    args = {"size": 48, "gsd": 0.2, "bands": 5, "dtype": np.dtype("uint8"), "where": "x"}
+    centre = (inspect(whole, where="x").transform.c + 10, inspect(whole, where="x").transform.f - 6.4)
+    one = read_patch(Handles(), [inspect(whole, where="x")], centre, **args)
+    two = read_patch(Handles(), [inspect(p, where="x") for p in (left, right)], centre, **args)
+    assert one.observed.all()
+    assert np.array_equal(one.values, two.values)
+    assert np.array_equal(one.observed, two.observed)
+
+
+def test_bands_are_found_by_name_whatever_their_order(tmp_path):
+    image = smooth_image(128, 128)
+    order = [4, 2, 1, 0, 3]
+    names = [list(SCHEMA.modalities["aerial"].bands)[i] for i in order]
+    path = write(tmp_path / "a.tif", image[order], gsd=0.2)
+    named = windows(small({"aerial": path}, bands={"aerial": names}))[0]["inputs"]["aerial"]
+    assert np.array_equal(named.numpy(), image)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = [name.upper() for name in names]
+    described = windows(small({"aerial": path}))[0]["inputs"]["aerial"]
+    assert np.array_equal(described.numpy(), image)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ["red", "green", "blue", "alpha", "beta"]
+    with pytest.raises(InputError, match=r"'infrared', 'height'\] missing"):
+        windows(small({"aerial": path}))
+
+
+def test_a_fourth_band_that_gdal_calls_alpha_is_data(tmp_path):
+    schema = Schema({"aerial": Modality(("red", "green", "blue", "infrared"), 0.2)}, ("a", "b"))
+    image = smooth_image(128, 128, bands=4)
+    image[3, :60] = 0
+    path = write(tmp_path / "a.tif", image, gsd=0.2, photometric="RGB", alpha="yes")
+    assert inspect(path, where="x").alpha == (4,)
+    sample = windows(small({"aerial": path}), schema)[0]
+    assert np.array_equal(sample["inputs"]["aerial"].numpy(), image)
+
+
+def test_nodata_is_filled_with_the_mean(tmp_path):
+    image = smooth_image(128, 128).clip(1)
+    image[:, :30, :30] = 0
+    path = write(tmp_path / "a.tif", image, gsd=0.2, nodata=0)
+    values = windows(small({"aerial": path}))[0]["inputs"]["aerial"]
+    assert (values[:, :30, :30] == 100).all()
+    assert np.array_equal(values[:, 30:].numpy(), image[:, 30:])
+
+
+def test_reading_in_workers_is_the_same(tmp_path, aerial):
+    folder = write_folder(tmp_path / "s2", series(3, 60), x=-250, y=-250)
+    data = windows(small({"aerial": aerial, "sentinel2": folder}))
+    _ = data[0]  # opens files in this process first
+    for expected, found in zip(
+        DataLoader(data, 5, collate_fn=collate),
+        DataLoader(data, 5, collate_fn=collate, num_workers=2),
+        strict=True,
+    ):
+        assert torch.equal(expected["inputs"]["aerial"], found["inputs"]["aerial"])
+        for a, b in zip(*(batch["inputs"]["sentinel2"] for batch in (expected, found)), strict=True):
+            assert torch.equal(a, b)
+
+
+def bad_inputs(tmp_path):
+    aerial = write(tmp_path / "zone.tif", smooth_image(64, 64), gsd=0.2)
+    image = series(1, 20)[0]
+    place = {"gsd": 10, "x": -100, "y": -100}
+    plain = write(tmp_path / "nodate.tif", image, **place)
+    stack = write(tmp_path / "stack.tif", np.concatenate([image, image[:1]]), **place)
+    two = write(tmp_path / "two.tif", np.concatenate([image, image]), **place)
+    far = write(tmp_path / "far_20210101.tif", image, gsd=10, x=90000)
+    utm = write(tmp_path / "utm_20210101.tif", image, crs="EPSG:32631", **place)
+    bare = write(tmp_path / "bare.tif", smooth_image(64, 64), gsd=0.2, crs=None)
+    degrees = write(tmp_path / "deg.tif", smooth_image(64, 64), gsd=0.2, crs="EPSG:4326")
+    coarse = write(tmp_path / "coarse.tif", smooth_image(64, 64), gsd=0.25)
+    rgb = write(tmp_path / "rgb.tif", smooth_image(64, 64, bands=3), gsd=0.2)
+    text = tmp_path / "text.tif"
+    text.write_text("no raster")
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes((tmp_path / "zone.tif").read_bytes()[:-3000])
+    twin = write(tmp_path / "other" / "zone.tif", smooth_image(64, 64), gsd=0.2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "dates.txt").write_text("20210101\n")
+    (tmp_path / "wrong.txt").write_text("20210101\nyesterday\n")
+    dates = {"dates": {"sentinel2": str(tmp_path / "dates.txt")}}
+    return {
+        "no crs": ({"aerial": bare}, {}, "bare.tif has no coordinate reference system"),
+        "degrees": ({"aerial": degrees}, {}, "deg.tif is in degrees"),
+        "far": ({"aerial": aerial, "sentinel2": far}, {}, "none of its rasters overlaps"),
+        "crs": ({"aerial": aerial, "sentinel2": utm}, {}, "utm_.* is in EPSG:32631.*gdalwarp"),
+        "missing": ({"aerial": str(tmp_path / "none.tif")}, {}, "there is no file .*none.tif"),
+        "pattern": ({"aerial": str(tmp_path / "x*.tif")}, {}, "no file matches"),
+        "empty": ({"aerial": aerial, "sentinel2": str(tmp_path / "empty")}, {}, "holds no raster"),
+        "date": ({"aerial": aerial, "sentinel2": plain}, {}, "no date in the name of .*nodate.tif"),
+        "stack": ({"aerial": aerial, "sentinel2": two}, {}, "could be a stack of 2 dates"),
+        "count": ({"aerial": aerial, "sentinel2": stack}, dates, "stack.tif has 4 bands, but 1"),
+        "line": (
+            {"aerial": aerial, "sentinel2": plain},
+            {"dates": {"sentinel2": str(tmp_path / "wrong.txt")}},
+            "line 2 of .*wrong.txt",
+        ),
+        "corrupt": ({"aerial": str(text)}, {}, "text.tif cannot be read"),
+        "truncated": ({"aerial": str(cut)}, {}, "cut.tif cannot be read"),
+        "pixel size": ({"aerial": coarse}, {}, r"coarse.tif has pixels of 0.25 .*gdalwarp"),
+        "bands": ({"aerial": rgb}, {}, "5 bands .*rgb.tif has 3"),
+        "twins": ({"aerial": [aerial, twin]}, {}, "have the same name"),
+        "unknown": ({"aerial": aerial, "lidar": aerial}, {}, r"\['lidar'\], but the model"),
+        "series only": ({"sentinel2": far}, {}, "answers on the grid of 'aerial'|No image"),
+        "typo": ({"aerial": aerial}, {"crop": {"sentinel": 40}}, r"data.crop names \['sentinel'\]"),
+    }
+
+
+def test_unusable_input_is_refused_before_predicting(tmp_path):
+    for name, (rasters, options, message) in bad_inputs(tmp_path).items():
+        with pytest.raises(InputError, match=message):
+            windows(small(rasters, **options))
+            pytest.fail(name)
+
+
+def test_unusable_arguments_are_refused():
+    with pytest.raises(InputError, match="overlap must be"):
+        RasterDataModule({"aerial": "a.tif"}, window=64, overlap=64)
+    with pytest.raises(InputError, match="No rasters"):
+        RasterDataModule({})
+    with pytest.raises(InputError, match="no labels"):
+        RasterDataModule({"aerial": "a.tif"}).setup("fit")
