@@ -1,5 +1,6 @@
 """Small rasters and a small fusion to map them with."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -61,7 +62,7 @@ class ConvExpert(Expert):
         torch.manual_seed(1)
         width = [len(self.inputs), *[8] * (layers - 1), self.num_classes]
         parts = []
-        for n, m in zip(width, width[1:], strict=False):
+        for n, m in pairwise(width):
             parts += [nn.Conv2d(n, m, 3, padding=1), nn.GELU()]
         self.layers = nn.Sequential(*parts[:-1])
         with torch.no_grad():
@@ -74,7 +75,9 @@ class ConvExpert(Expert):
 class TinyTask(pl.LightningModule):
     """Answers with the expert, and tells what it saw."""
 
-    def __init__(self, schema: Schema = SCHEMA, *, constant: bool = False, fail_at: int = -1) -> None:
+    def __init__(
+        self, schema: Schema = SCHEMA, *, constant: bool = False, fail_at: int = -1
+    ) -> None:
         super().__init__()
         self.schema = schema
         self.model = ConvExpert(schema)

@@ -2,6 +2,7 @@
 
 from fusionlab.data.base import DataModule
 from fusionlab.data.flair2 import Flair2DataModule
+from fusionlab.data.raster import RasterDataModule
 from fusionlab.data.transforms import D4, ModalityDropout, RandomD4, SampleTransform
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "Flair2DataModule",
     "ModalityDropout",
     "RandomD4",
+    "RasterDataModule",
     "SampleTransform",
 ]

@@ -217,10 +217,12 @@ def observed(
             nodata = dataset.nodatavals[index - 1]
             if nodata is not None and not np.isnan(nodata):
                 mask[band] &= values[band] != nodata
-    elif MaskFlags.per_dataset in flags:
-        is_data = MaskFlags.alpha in flags and set(alpha_bands(dataset)) & set(indexes)
-        if not is_data:
-            mask &= dataset.read_masks(indexes[0], window=window)[None] > 0
+    elif MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        mask &= dataset.read_masks(indexes[0], window=window)[None] > 0
+    # GDAL itself heeds alpha only as the last of two or four bands.
+    alpha = alpha_bands(dataset)
+    if alpha and not set(alpha) & set(indexes):
+        mask &= dataset.read(alpha[0], window=window)[None] > 0
     return mask
 
 
@@ -346,6 +348,7 @@ def _resampled(
 ) -> tuple[Values, Mask]:
     x, y = center
     half = gsd * size / 2
+    alpha = [band for band in file.alpha if not set(file.alpha) & set(file.indexes)]
     options: dict[str, Any] = {"nodata": file.nodata} if file.nodata is not None else {}
     if file.nodata is None and not file.alpha:
         options["add_alpha"] = True
@@ -363,7 +366,16 @@ def _resampled(
             ) as warped,
         ):
             values = warped.read(list(file.indexes))
-            seen = warped.read_masks(list(file.indexes)) > 0
+            seen: Mask = warped.read_masks(list(file.indexes)) > 0
+            if alpha:
+                seen &= warped.read(alpha[0])[None] > 0
     except RasterioError as error:
         raise unreadable(file.path, error, where=where) from error
-    return values, seen & np.isfinite(values) if values.dtype.kind == "f" else seen
+    left, bottom, right, top = file.bounds
+    steps = (np.arange(size) + 0.5) * gsd
+    columns, rows = x - half + steps, y + half - steps
+    inside = np.outer((bottom < rows) & (rows < top), (left < columns) & (columns < right))
+    seen &= inside[None]
+    if values.dtype.kind == "f":
+        seen &= np.isfinite(values)
+    return values, seen

@@ -198,9 +198,7 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Self-attention and an MLP, each on normalised tokens and added to them."""
 
-    def __init__(
-        self, dim: int, heads: int, head_dim: int, mlp_ratio: int, dropout: float
-    ) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, mlp_ratio: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(dim)

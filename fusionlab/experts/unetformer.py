@@ -318,9 +318,7 @@ class GlobalLocalAttention(nn.Module):
             j=self.window,
         ).unbind(0)
         bias = rearrange(self.position_bias[self.position], "q k heads -> 1 heads q k")
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias.to(query.dtype)
-        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         attended = rearrange(
             attended,
             "(b rows columns) heads (i j) d -> b (heads d) (rows i) (columns j)",

@@ -1,9 +1,13 @@
+from dataclasses import replace
+from itertools import chain, pairwise
+
 import numpy as np
 import pytest
 import rasterio
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from raster_scenes import LEFT, SCHEMA, TOP, series, smooth_image, windows, write
 from torch.utils.data import DataLoader
 
 from fusionlab.data.base import collate
@@ -12,7 +16,6 @@ from fusionlab.data.raster_io import Handles, inspect, read_patch
 from fusionlab.data.windows import WholeSources, starts
 from fusionlab.errors import InputError
 from fusionlab.types import Modality, Schema, TimeSeries
-from raster_scenes import SCHEMA, series, smooth_image, windows, write
 
 NAMES = ("S2_20210115.tif", "S2A_2021-06-03_x.tif", "S2_20210920T105021.tif")
 DAYS = [18642, 18781, 18890]
@@ -34,7 +37,8 @@ def small(rasters, **options):
 
 
 @given(
-    st.integers(1, 5000), st.integers(1, 700).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w)))
+    st.integers(1, 5000),
+    st.integers(1, 700).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w))),
 )
 def test_windows_cover_an_axis_without_gap_and_stay_inside(length, sizes):
     window, stride = sizes
@@ -42,7 +46,7 @@ def test_windows_cover_an_axis_without_gap_and_stay_inside(length, sizes):
     assert first[0] == 0
     assert first == sorted(set(first))
     assert max(first[-1] + window, window) >= length
-    assert all(b - a <= window for a, b in zip(first, first[1:], strict=False))
+    assert all(b - a <= window for a, b in pairwise(first))
     assert len(first) == 1 or first[-1] + window == length
 
 
@@ -53,10 +57,10 @@ def test_every_raster_belongs_to_one_process_whole_and_in_order(lengths, world_s
         list(WholeSources(data, lengths, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
-    assert sorted(sum(shares, [])) == data
+    assert sorted(chain.from_iterable(shares)) == data
     owner = {index: rank for rank, share in enumerate(shares) for index in share}
     ends = np.cumsum([0, *lengths])
-    for a, b in zip(ends, ends[1:], strict=False):
+    for a, b in pairwise(ends):
         assert len({owner[index] for index in range(a, b)}) == 1
     assert all(share == sorted(share) for share in shares)
 
@@ -99,9 +103,7 @@ def test_folder_and_stack_give_the_same_samples(tmp_path, aerial):
     dates = tmp_path / "dates.txt"
     dates.write_text("20210920\n20210115\n20210603\n")
     one = windows(small({"aerial": aerial, "sentinel2": folder}))
-    other = windows(
-        small({"aerial": aerial, "sentinel2": stack}, dates={"sentinel2": str(dates)})
-    )
+    other = windows(small({"aerial": aerial, "sentinel2": stack}, dates={"sentinel2": str(dates)}))
     for i in range(len(one)):
         a, b = one[i], other[i]
         assert a["inputs"]["sentinel2"].dates.tolist() == DAYS
@@ -180,7 +182,9 @@ def test_cloudy_dates_are_left_out_and_all_cloudy_is_missing(tmp_path, aerial, l
     masks[2, 0] = 59  # snow below the threshold
     options = {}
     if layout == "folder":
-        s2, clouds = (write_folder(tmp_path / n, v, **place) for n, v in (("s", values), ("m", masks)))
+        s2, clouds = (
+            write_folder(tmp_path / n, v, **place) for n, v in (("s", values), ("m", masks))
+        )
     else:
         s2 = write(tmp_path / "s.tif", values.reshape(9, 60, 60), gsd=10, **place)
         clouds = write(tmp_path / "m.tif", masks.reshape(6, 60, 60), gsd=10, **place)
@@ -220,7 +224,10 @@ def test_files_side_by_side_are_one_image(tmp_path):
     left = write(tmp_path / "left.tif", image[..., :50], gsd=0.2)
     right = write(tmp_path / "right.tif", image[..., 50:], gsd=0.2, x=10)
     args = {"size": 48, "gsd": 0.2, "bands": 5, "dtype": np.dtype("uint8"), "where": "x"}
-    centre = (inspect(whole, where="x").transform.c + 10, inspect(whole, where="x").transform.f - 6.4)
+    centre = (
+        inspect(whole, where="x").transform.c + 10,
+        inspect(whole, where="x").transform.f - 6.4,
+    )
     one = read_patch(Handles(), [inspect(whole, where="x")], centre, **args)
     two = read_patch(Handles(), [inspect(p, where="x") for p in (left, right)], centre, **args)
     assert one.observed.all()
@@ -274,7 +281,9 @@ def test_reading_in_workers_is_the_same(tmp_path, aerial):
         strict=True,
     ):
         assert torch.equal(expected["inputs"]["aerial"], found["inputs"]["aerial"])
-        for a, b in zip(*(batch["inputs"]["sentinel2"] for batch in (expected, found)), strict=True):
+        for a, b in zip(
+            *(batch["inputs"]["sentinel2"] for batch in (expected, found)), strict=True
+        ):
             assert torch.equal(a, b)
 
 
@@ -328,10 +337,9 @@ def bad_inputs(tmp_path):
 
 
 def test_unusable_input_is_refused_before_predicting(tmp_path):
-    for name, (rasters, options, message) in bad_inputs(tmp_path).items():
+    for rasters, options, message in bad_inputs(tmp_path).values():
         with pytest.raises(InputError, match=message):
             windows(small(rasters, **options))
-            pytest.fail(name)
 
 
 def test_unusable_arguments_are_refused():
@@ -341,3 +349,29 @@ def test_unusable_arguments_are_refused():
         RasterDataModule({})
     with pytest.raises(InputError, match="no labels"):
         RasterDataModule({"aerial": "a.tif"}).setup("fit")
+
+
+def test_resampling_respects_extent_nodata_and_alpha(tmp_path):
+    image = np.full((3, 30, 30), 7, np.uint8)
+    image[:, :10] = 0
+    alpha = np.where(image[:1] > 0, 255, 0).astype(np.uint8)
+    centre = (LEFT + 10, TOP - 40)
+    paths = {
+        "nodata": write(tmp_path / "n.tif", image, gsd=2, nodata=0),
+        "alpha": write(
+            tmp_path / "a.tif",
+            np.concatenate([image, alpha]),
+            gsd=2,
+            photometric="RGB",
+            alpha="yes",
+        ),
+    }
+    options = {"size": 20, "gsd": 5, "bands": 3, "dtype": np.dtype("uint8"), "where": "x"}
+    for path in paths.values():
+        file = replace(inspect(path, where="x"), indexes=(1, 2, 3))
+        patch = read_patch(Handles(), [file], centre, **options)
+        # The crop spans 100 m around x = 10, y = 40; the raster 60 m, its upper 20 m empty.
+        expected = np.zeros((20, 20), bool)
+        expected[6:14, 8:20] = True
+        assert np.array_equal(patch.observed, np.broadcast_to(expected, (3, 20, 20)))
+        assert (patch.values[:, expected] == 7).all()

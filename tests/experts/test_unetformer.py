@@ -218,6 +218,14 @@ def test_described_model_is_the_same_model(small):
         assert torch.equal(again.logits(images), small.logits(images))
 
 
+@pytest.mark.slow
+def test_compiles_as_one_graph(small):
+    compiled = torch.compile(small.logits, fullgraph=True, backend="aot_eager")
+    images = torch.rand(1, 5, 50, 70) * 255
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), small.logits(images))
+
+
 def test_answers_as_a_model(small):
     output = small({"inputs": {"aerial": torch.zeros(1, 5, 32, 32)}})
     assert isinstance(output, Output)
@@ -295,7 +303,12 @@ class TestPretrained:
         with pytest.raises(InputError, match="could not be reached") as error:
             UNetFormer(SCHEMA, **SMALL, pretrained=True)
         assert time.perf_counter() - start < 10  # timm alone keeps trying for 46 s
-        for advice in ("timm/test_resnet.r160_in1k", "pretrained: false", ".safetensors", "hf download"):
+        for advice in (
+            "timm/test_resnet.r160_in1k",
+            "pretrained: false",
+            ".safetensors",
+            "hf download",
+        ):
             assert advice in str(error.value)
         assert isinstance(error.value.__cause__, OSError)
         assert len(offline) == 1
@@ -326,10 +339,10 @@ class TestPretrained:
         path = tmp_path / "weights.safetensors"
         save_file(weights, path)
         model = UNetFormer(SCHEMA, **SMALL, pretrained=str(path))
-        assert torch.equal(model.backbone.body.layer4[1].bn2.weight, weights["layer4.1.bn2.weight"])
+        assert torch.equal(model.backbone.body.bn1.weight, weights["bn1.weight"])
         # Five bands from three: repeated, and scaled by 3/5 so that activations keep their size.
-        first = model.backbone.body.conv1.weight
-        torch.testing.assert_close(first[:, 3], weights["conv1.weight"][:, 0] * 3 / 5)
+        first = model.backbone.body.conv1[0].weight
+        torch.testing.assert_close(first[:, 3], weights["conv1.0.weight"][:, 0] * 3 / 5)
         # The checkpoint of the trained model holds them, so it does not ask for the file again.
         path.unlink()
         build(model.describe(), ExpertFactory, SCHEMA, where="test")
