@@ -143,6 +143,33 @@ def load_weights(
         may_miss: prefixes of parameters that need not be in the file even when strict.
 
     Raises:
+        InputError: as [`check_weights`][].
+    """
+    matching = check_weights(module, state_dict, where=where, strict=strict, may_miss=may_miss)
+    module.load_state_dict({key: state_dict[key] for key in matching}, strict=False)
+
+
+def check_weights(
+    module: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    where: str,
+    strict: bool = True,
+    may_miss: Iterable[str] = (),
+) -> set[str]:
+    """Whether weights fit a module, without loading them.
+
+    Args:
+        module: would receive the weights.
+        state_dict: tensors by name.
+        where: the file they come from, for the messages.
+        strict: whether every parameter and every tensor must find its partner.
+        may_miss: prefixes of parameters that need not be in the file even when strict.
+
+    Returns:
+        The names that both have.
+
+    Raises:
         InputError: if shapes differ, if nothing matches, or (strict) if keys are missing or left
             over; lists them.
     """
@@ -180,7 +207,7 @@ def load_weights(
                 "To load what matches all the same, say `strict: false`."
             )
         warnings.warn(f"Loaded {where} into {name} in part: {counts}.", stacklevel=2)
-    module.load_state_dict({key: state_dict[key] for key in matching}, strict=False)
+    return matching
 
 
 def _some(items: list[str], limit: int = 6) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ import fusionlab.fusion
 import fusionlab.losses
 import fusionlab.models
 import fusionlab.tasks
-from fusionlab.callbacks import Examples, GeoTiffWriter, Report
+from fusionlab.callbacks import EpochSeed, Examples, GeoTiffWriter, Report
 from fusionlab.checkpoints import read_file
 from fusionlab.data import DataModule
 from fusionlab.errors import InputError
@@ -40,6 +41,17 @@ from fusionlab.tasks import Task
 
 WriterFactory = Callable[[str], Callback]
 """Writes predictions into a folder; in YAML ``class_path`` and ``init_args``."""
+
+
+# What these warn of is what this program means to do.
+for message in (
+    "Checkpoint directory .* exists and is not empty",  # the configuration was saved there
+    "The dirpath has changed from",  # a checkpoint is tested with another output folder
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen experts
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
+    "The number of training batches",  # small data sets log per epoch
+):
+    warnings.filterwarnings("ignore", message)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -121,6 +133,13 @@ class FusionlabCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint override the user; see parse_arguments."""
 
+    def instantiate_classes(self) -> None:
+        """Builds data, model and trainer; passes on what they say of wrong input, and only that."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps it in a list of what else it had tried
+            raise _input_error(error) or error from None
+
     def before_instantiate_classes(self) -> None:
         """Refuses to overwrite an earlier run, and finds ``best`` and ``last`` in the output."""
         config = self.config[self.subcommand]
@@ -142,6 +161,18 @@ class FusionlabCLI(LightningCLI):
                 "(--overwrite true)."
             )
 
+    def before_fit(self) -> None:
+        """Refuses data that cannot be used before anything is written."""
+        self.datamodule.setup("fit")
+
+    def before_validate(self) -> None:
+        """Refuses data that cannot be used before anything is written."""
+        self.datamodule.setup("validate")
+
+    def before_test(self) -> None:
+        """Refuses data that cannot be used before anything is written."""
+        self.datamodule.setup("test")
+
     def fit(self, model: LightningModule, **kwargs: Any) -> None:  # noqa: ANN401
         """Trains; a model without anything to train is validated and saved as it is."""
         if any(parameter.requires_grad for parameter in model.parameters()):
@@ -161,7 +192,7 @@ class FusionlabCLI(LightningCLI):
         if self.subcommand == "predict":
             callbacks.append(self._get(self.config_init, "writer")(str(output)))
         else:
-            callbacks += [Report(output), Examples(output)]
+            callbacks += [EpochSeed(), Report(output), Examples(output)]
         if trainer.logger is None or trainer.logger is True:
             logs = CSVLogger(output, name="logs") if self.subcommand == "fit" else False
             kwargs.setdefault("logger", logs)
@@ -170,6 +201,13 @@ class FusionlabCLI(LightningCLI):
             "save_to_log_dir": False,
         }
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The input error behind an exception, if there is one."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _config_name(subcommand: str | None) -> str:

@@ -1,6 +1,7 @@
 """Small experts of a user's own, quick to train; named in YAML as ``small_models.PixelExpert``."""
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from fusionlab.experts import Expert
@@ -41,3 +42,13 @@ class ConstantExpert(Expert):
         image = values.values[:, 0] if isinstance(values, TimeSeries) else values
         shape = (len(image), self.num_classes, *image.shape[-2:])
         return torch.full(shape, self.value, device=image.device)
+
+
+class StopAfter(Callback):
+    """Ends a run early, as a time limit does."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs

@@ -1,7 +1,8 @@
 """Callbacks: maps of predictions, reports and pictures of a run."""
 
+from fusionlab.callbacks.epoch_seed import EpochSeed
 from fusionlab.callbacks.examples import Examples
 from fusionlab.callbacks.geotiff_writer import GeoTiffWriter
 from fusionlab.callbacks.report import Report
 
-__all__ = ["Examples", "GeoTiffWriter", "Report"]
+__all__ = ["EpochSeed", "Examples", "GeoTiffWriter", "Report"]

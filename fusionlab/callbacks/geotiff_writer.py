@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,7 +138,8 @@ class GeoTiffWriter(Callback):
             values = probabilities[i, :, :height, :width].detach().cpu().float().numpy()
             parts = [share[i, :height, :width].detach().cpu().float() for share in shares.values()]
             stacked: Floats | None = torch.stack(parts).numpy() if parts else None
-            stream.add(row, column, values, stacked)
+            with _writing(source, self.output):
+                stream.add(row, column, values, stacked)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finishes the last map."""
@@ -177,7 +179,7 @@ class GeoTiffWriter(Callback):
                 f"{self.output}. Rename one, or predict them into different folders."
             )
         self._done[stem] = source
-        try:
+        with _writing(source, self.output):
             self._stream = MapStream(
                 source,
                 self.output,
@@ -189,18 +191,14 @@ class GeoTiffWriter(Callback):
                 modalities=modalities,
                 compress=self.compress,
             )
-        except (OSError, RasterioError) as error:
-            raise InputError(
-                f"Cannot write the map of {source} into {self.output} ({error}). Check that the "
-                "folder can be written and has space."
-            ) from error
         return self._stream
 
     def _finish(self, schema: Schema) -> None:
         stream = self._stream
         if stream is None:
             return
-        stream.close()
+        with _writing(stream.source, self.output):
+            stream.close()
         self._stream = None
         if not stream.complete:
             log.warning(
@@ -226,6 +224,18 @@ class GeoTiffWriter(Callback):
         if self._stream is not None:
             self._stream.abort()
             self._stream = None
+
+
+@contextmanager
+def _writing(source: str, output: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        reason = str(error.__cause__ or error)
+        raise InputError(
+            f"Cannot write the map of {source} into {output} ({reason}). Check that the folder can "
+            "be written and has space."
+        ) from error
 
 
 def palette(schema: Schema) -> list[Color]:

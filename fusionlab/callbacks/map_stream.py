@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from fusionlab.data.raster_io import CACHE_MEGABYTES, alpha_bands, observed
@@ -193,7 +195,8 @@ class MapStream:
         """Leaves nothing behind; does nothing once the maps are whole."""
         self._input.close()
         for file in self._files.values():
-            file.close()
+            with suppress(RasterioError):  # a full disk must not keep the file from being removed
+                file.close()
         self._files = {}
         for path in self._temporary.values():
             path.unlink(missing_ok=True)

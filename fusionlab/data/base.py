@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -70,11 +71,22 @@ class DataModule(LightningDataModule):
                 self._datasets[split] = self.dataset(split)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled; Lightning shares the samples out among processes."""
+        """Shuffled, each process its share; the same in every run of one seed."""
         dataset = self._datasets["train"]
         # One short batch is better than none where the whole set is smaller than a batch.
         drop_last = self.drop_last and len(dataset) > self.batch_size  # type: ignore[arg-type]
-        return self._loader(dataset, shuffle=True, drop_last=drop_last)
+        trainer = self.trainer
+        sampler = EpochSampler(
+            dataset,
+            num_replicas=trainer.world_size if trainer is not None else 1,
+            rank=trainer.global_rank if trainer is not None else 0,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
+        )
+        # A resumed run asks for its first batches before it tells samplers the epoch.
+        sampler.set_epoch(trainer.current_epoch if trainer is not None else 0)
+        return self._loader(
+            dataset, sampler=sampler, generator=sampler.workers, drop_last=drop_last
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every sample counted once, over however many processes."""
@@ -105,10 +117,33 @@ class DataModule(LightningDataModule):
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory and torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
             collate_fn=collate,
             **options,
         )
+
+
+class EpochSampler(DistributedSampler[Sample]):
+    """Shuffles by seed and epoch alone, so that a resumed run sees what a whole one would have.
+
+    Attributes:
+        workers: seeds the worker processes of an epoch, and with them the augmentation.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Sample], *, num_replicas: int, rank: int, seed: int
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
+        self.workers = torch.Generator()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        super().set_epoch(epoch)
+        self.workers.manual_seed(epoch_seed(self.seed, epoch, self.rank))
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """A seed of its own for every epoch and process."""
+    return (seed * 1_000_003 + epoch) * 1_009 + rank
 
 
 class Shard(Dataset[Sample]):
@@ -172,4 +207,13 @@ def _collate_series(series: Sequence[TimeSeries]) -> TimeSeries:
 Transform = Callable[[Sample], Sample]
 """Augmentation: takes and returns a sample; moves every image, series and mask in it together."""
 
-__all__ = ["DataModule", "Sample", "Shard", "Split", "Transform", "collate"]
+__all__ = [
+    "DataModule",
+    "EpochSampler",
+    "Sample",
+    "Shard",
+    "Split",
+    "Transform",
+    "collate",
+    "epoch_seed",
+]

@@ -198,13 +198,7 @@ class RasterDataModule(DataModule):
         images = {name: modality for name, modality in given.items() if not modality.temporal}
         task = self.trainer.lightning_module if self.trainer is not None else None
         answers = getattr(getattr(task, "model", None), "reference", None)
-        if self.reference is None and answers in schema.modalities:
-            if answers not in images:
-                raise InputError(
-                    f"The model answers on the grid of {answers!r}, so its raster is needed to map "
-                    f"anything, as an image: give it with data.rasters.{answers}; given are "
-                    f"{list(self.rasters)}."
-                )
+        if self.reference is None and answers in images:
             return str(answers)
         if self.reference is None:
             if not images:

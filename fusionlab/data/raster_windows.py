@@ -103,7 +103,7 @@ class RasterWindows(Dataset[Sample]):
                 "source": file.path,
                 "window": torch.tensor([row, column, height, width]),
                 "shape": torch.tensor([self.window, self.window]),
-                "gsd": torch.tensor(abs(file.transform.a)),
+                "gsd": torch.tensor(file.gsd * metres(file.crs)),
             },
         }
         if self.clouds:

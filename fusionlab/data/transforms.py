@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,15 +36,13 @@ class D4(NamedTuple):
         return self if self.flip else D4(-self.turns % 4)
 
     def image(self, tensor: Tensor) -> Tensor:
-        """Moves the pixels of a tensor ``(..., H, W)``."""
-        # Flips of uint16 are missing from some releases of PyTorch and some devices.
-        unsigned = tensor.dtype == torch.uint16
-        moved = tensor.view(torch.int16) if unsigned else tensor
+        """Moves the pixels of a tensor ``(..., H, W)`` in the CPU's memory; gives a copy."""
+        # NumPy moves uint16 in every release, and on one thread: PyTorch's own threads cost more
+        # than they save where several processes read samples.
+        array = tensor.numpy()
         if self.flip:
-            moved = moved.flip(-1)
-        if self.turns:
-            moved = moved.rot90(self.turns, dims=(-2, -1))
-        return moved.view(torch.uint16) if unsigned else moved
+            array = array[..., ::-1]
+        return torch.from_numpy(np.rot90(array, self.turns, axes=(-2, -1)).copy())
 
     def offset(self, offset: Tensor) -> Tensor:
         """Moves a vector ``(..., 2)`` of rows and columns that starts in the centre."""

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import Parameter
 
+from fusionlab.checkpoints import check_weights
 from fusionlab.component import Model
 from fusionlab.errors import InputError
 from fusionlab.tasks.schedules import WarmupCosine
@@ -136,6 +137,14 @@ class Task(LightningModule):
             for pattern, parameters in groups.items()
         ]
         return [*named, {"params": rest}] if rest else named
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says in one message what does not fit, before Lightning tries.
+
+        Raises:
+            InputError: if the weights are not those of this model.
+        """
+        check_weights(self, checkpoint["state_dict"], where="the checkpoint to restore")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe its model in full, so that it can be restored alone."""

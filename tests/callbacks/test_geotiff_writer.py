@@ -238,6 +238,16 @@ def test_a_file_that_breaks_in_the_middle_is_named(tmp_path):
     assert list((tmp_path / "maps").iterdir()) == []
 
 
+def test_a_full_disk_leaves_nothing_behind(zone, tmp_path, monkeypatch):
+    def full(stream, rows):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MapStream, "_write_rows", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        predict({"aerial": zone}, tmp_path / "maps")
+    assert list((tmp_path / "maps").iterdir()) == []
+
+
 def test_contributions_of_a_model_without_them_are_refused(zone, tmp_path):
     class Mute(TinyTask):
         def predict_step(self, batch, batch_idx):
@@ -273,7 +283,8 @@ def test_classes_without_colours_get_some():
 
 
 SCRIPT = """
-    import resource, sys, torch
+    import sys, torch
+    from pathlib import Path
     sys.path.insert(0, {tests!r})
     torch.set_num_threads(1)
     from raster_scenes import TinyTask, trainer
@@ -283,7 +294,11 @@ SCRIPT = """
         data = RasterDataModule({rasters!r}, {options})
         run = trainer(GeoTiffWriter({output!r}{writer}){trainer})
         run.predict(TinyTask(), data, return_predictions=False)
-        print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        # Not ru_maxrss: that starts from the size of the process that started this one.
+        status = Path("/proc/self/status")
+        if status.exists():
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            print("peak", int(lines["VmHWM"].split()[0]) * 1024)
 """
 
 
@@ -336,6 +351,8 @@ def peak_memory(tmp_path, height, width, **options):
     )
     with rasterio.open(tmp_path / "maps" / "big_classes.tif") as file:
         assert file.shape == (height, width)
+    if "peak" not in output:
+        pytest.skip("this system does not tell the peak memory of a process")
     megabytes = int(output.split("peak")[1]) / 1e6
     print(f"{height} x {width}: peak {megabytes:.0f} MB")
     return megabytes

@@ -82,6 +82,8 @@ def test_windows_are_what_lies_in_the_file(aerial):
         corners.append((row, column))
     assert corners == sorted(corners)
     assert data[0]["sample_id"] == "zone_0_0"
+    assert data[0]["placement"]["shape"].tolist() == [128, 128]
+    assert data[0]["placement"]["gsd"].item() == pytest.approx(0.2)
 
 
 def test_a_raster_smaller_than_a_window_is_mirrored(tmp_path):
@@ -331,7 +333,7 @@ def bad_inputs(tmp_path):
         "bands": ({"aerial": rgb}, {}, "5 bands .*rgb.tif has 3"),
         "twins": ({"aerial": [aerial, twin]}, {}, "have the same name"),
         "unknown": ({"aerial": aerial, "lidar": aerial}, {}, r"\['lidar'\], but the model"),
-        "series only": ({"sentinel2": far}, {}, "answers on the grid of 'aerial'|No image"),
+        "series only": ({"sentinel2": far}, {}, "No image among data.rasters"),
         "typo": ({"aerial": aerial}, {"crop": {"sentinel": 40}}, r"data.crop names \['sentinel'\]"),
     }
 
