@@ -82,7 +82,7 @@ class LandscapeConfig:
     val_domains: int = 2
     test_domains: int = 2
     train_zones: int = 4
-    val_zones: int = 2
+    val_zones: int = 3
     test_zones: int = 3
     patches_per_zone: int = 10
     patch_size: int = 512

@@ -112,7 +112,11 @@ def _choose(
     if common:
         table[:, LABELS > 13] = 0
     cumulative = np.cumsum(table / table.sum(1, keepdims=True), axis=1)
-    draws = rng.random(len(kinds))
+    draws = np.empty(len(kinds))
+    for kind in np.unique(kinds):
+        # Evenly spaced draws: few parcels still hold the covers in their shares.
+        count = int((kinds == kind).sum())
+        draws[kinds == kind] = rng.permutation((np.arange(count) + rng.random()) / count)
     covers: NDArray[np.int64] = (draws[:, None] > cumulative[kinds]).sum(1)
     return covers.clip(max=len(Cover) - 1)
 

@@ -171,18 +171,23 @@ def _clouds(
     """Opacity of clouds and strength of their shadows, each (T, H, W), 0 to 1."""
     cloud = np.zeros((len(days), *shape), dtype=np.float32)
     shade = np.zeros_like(cloud)
+    # Clouds outside the zone throw shadows into it.
+    reach = 8
+    wide = shape[0] + 2 * reach, shape[1] + 2 * reach
     draw = rng.random(len(days))
     for when in range(len(days)):
-        field = smooth_noise(rng, shape, 22) + 0.5 * smooth_noise(rng, shape, 7)
+        field = smooth_noise(rng, wide, 22) + 0.5 * smooth_noise(rng, wide, 7)
         if draw[when] < domain.cloudiness:
             threshold = rng.uniform(-3.2, -0.3)
         elif draw[when] < domain.cloudiness + 0.25:
             threshold = rng.uniform(0.6, 1.8)
         else:
             continue
-        cloud[when] = smoothstep(field, threshold, threshold + 0.6)
-        down, right = int(rng.integers(-9, -3)), int(rng.integers(-6, 7))
-        shade[when] = np.roll(cloud[when], (down, right), (0, 1)) * (1 - cloud[when])
+        opacity = smoothstep(field, threshold, threshold + 0.6)
+        cloud[when] = opacity[reach : reach + shape[0], reach : reach + shape[1]]
+        down, right = reach + int(rng.integers(3, 9)), reach + int(rng.integers(-6, 7))
+        shadow = opacity[down : down + shape[0], right : right + shape[1]]
+        shade[when] = shadow * (1 - cloud[when])
     return cloud, shade
 
 

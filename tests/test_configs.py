@@ -1,0 +1,104 @@
+"""Every configuration in configs/ is read, and every one that a run consists of is run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fusionlab.cli import run
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+OVERLAYS = sorted((CONFIGS / "fusion").glob("*.yaml"))
+MACHINES = sorted((CONFIGS / "trainer").glob("*.yaml")) + sorted((CONFIGS / "logger").glob("*.yaml"))
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+
+# Small versions of what the configurations ask for, on one CPU.
+QUICK = [
+    "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.devices", "1",
+    "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
+    "--data.num_workers", "0", "--data.batch_size", "2",
+]  # fmt: skip
+TESTED = {"flair2", "demo", "fusion", "trainer", "logger", "debug", "predict"}
+
+
+def test_no_folder_is_forgotten():
+    assert {path.relative_to(CONFIGS).parts[0] for path in ALL} == TESTED
+
+
+def test_every_config_says_what_it_is_for():
+    for path in ALL:
+        assert path.read_text().startswith("# "), path
+
+
+@pytest.fixture(scope="module")
+def experts(flair2_root, tmp_path_factory) -> dict[str, list[str]]:
+    """Flags that put trained experts of each data set into its fusion."""
+    folder = tmp_path_factory.mktemp("experts")
+    flags = {}
+    for data in ("flair2", "demo"):
+        flags[data] = []
+        for expert, file in experts_of(data).items():
+            output = folder / data / expert
+            small = ["--model.model.temporal_depth", "1"] if expert == "sentinel2" else []
+            run([
+                "fit", "--config", str(file), "--data.root", str(flair2_root), *QUICK, *small,
+                "--trainer.fast_dev_run", "false", "--trainer.max_epochs", "1",
+                "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1",
+                "--output", str(output),
+            ])  # fmt: skip
+            flags[data] += [
+                f"--model.model.experts.{expert}.checkpoint", str(output / "best.ckpt"),
+            ]  # fmt: skip
+    return flags
+
+
+def experts_of(data: str) -> dict[str, Path]:
+    files = {"aerial": "aerial*.yaml", "sentinel2": "sentinel2*.yaml"}
+    return {name: next((CONFIGS / data).glob(pattern)) for name, pattern in files.items()}
+
+
+@pytest.mark.parametrize("data", ["flair2", "demo"])
+def test_fusions_run(data, experts, flair2_root, tmp_path):
+    for overlay in OVERLAYS:
+        cli = run([
+            "test", "--config", str(CONFIGS / data / "fusion.yaml"), "--config", str(overlay),
+            "--data.root", str(flair2_root), *experts[data], *QUICK, "--output", str(tmp_path),
+        ])  # fmt: skip
+        wanted = yaml.safe_load(overlay.read_text())
+        wanted = wanted["model"]["init_args"]["model"]["init_args"]["fusion"]["class_path"]
+        assert type(cli.model.model.fusion).__name__ == wanted
+
+
+@pytest.mark.parametrize("overlay", sorted((CONFIGS / "debug").glob("*.yaml")), ids=lambda p: p.stem)
+def test_debug_overlays_run(overlay, flair2_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run([
+        "fit", "--config", str(CONFIGS / "demo" / "aerial.yaml"), "--config", str(overlay),
+        "--data.root", str(flair2_root), "--model.model", "small_models.PixelExpert", *QUICK[2:],
+        "--trainer.max_epochs", "1",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("overlay", MACHINES, ids=lambda path: path.stem)
+def test_overlays_for_machines_are_read(overlay, capsys):
+    # Their hardware is not here; that every key is known and of the right type can be checked.
+    with pytest.raises(SystemExit) as ended:
+        run(["fit", "--config", str(CONFIGS / "flair2" / "fusion.yaml"), "--config", str(overlay),
+             "--print_config"])  # fmt: skip
+    assert ended.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    for key, value in yaml.safe_load(overlay.read_text())["trainer"].items():
+        if not isinstance(value, dict):
+            assert printed[key] == value
+
+
+def test_the_tensorboard_overlay_writes_events(flair2_root, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    run([
+        "fit", "--config", str(CONFIGS / "demo" / "aerial.yaml"),
+        "--config", str(CONFIGS / "logger" / "tensorboard.yaml"),
+        "--data.root", str(flair2_root), "--model.model", "small_models.PixelExpert", *QUICK[2:],
+        "--trainer.max_epochs", "1", "--output", "run",
+    ])  # fmt: skip
+    assert list((tmp_path / "output" / "tensorboard").rglob("events.*"))
