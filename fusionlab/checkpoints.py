@@ -185,7 +185,10 @@ def check_weights(
     )
     unexpected = sorted(state_dict.keys() - matching)
     name = type(module).__name__
-    advice = "Is it a checkpoint of another architecture, or were its options (bands, classes, widths) others?"
+    advice = (
+        "Is it a checkpoint of another architecture, or were its options (bands, classes, widths) "
+        "others?"
+    )
     if wrong_shape:
         raise InputError(
             f"The weights in {where} do not fit {name}: {_some(wrong_shape)}. {advice}"

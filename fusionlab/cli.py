@@ -1,7 +1,7 @@
 """The command line: ``fusionlab fit | validate | test | predict --config …``.
 
-A run leaves its files in one folder, ``--output``. With ``--ckpt_path`` the checkpoint says what the
-model is, and everything the user writes in YAML or flags wins over it.
+A run leaves its files in one folder, ``--output``. With ``--ckpt_path`` the checkpoint says what
+the model is, and everything the user writes in YAML or flags wins over it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,8 @@ from lightning.pytorch.cli import (
     SaveConfigCallback,
 )
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
-import fusionlab.data
-import fusionlab.experts
-import fusionlab.fusion
-import fusionlab.losses
-import fusionlab.models
-import fusionlab.tasks
 from fusionlab.callbacks import EpochSeed, Examples, GeoTiffWriter, Report
 from fusionlab.checkpoints import read_file
 from fusionlab.data import DataModule
@@ -66,7 +60,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class FusionlabCLI(LightningCLI):
-    """LightningCLI with one output folder, linked data and model, and self-describing checkpoints."""
+    """LightningCLI with one output folder, data linked to model, self-describing checkpoints."""
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(
@@ -115,7 +109,10 @@ class FusionlabCLI(LightningCLI):
         parser.link_arguments("output", "trainer.default_root_dir")
 
     def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any  # noqa: ANN401
+        self,
+        klass: type,
+        subcommand: str,
+        **kwargs: Any,  # noqa: ANN401
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # A checkpoint from elsewhere must not run code, whatever its address.

@@ -1,8 +1,8 @@
 """Modules that remember how they were built, so that a checkpoint can describe itself.
 
 A checkpoint must be usable alone, on another machine, after the configuration that made it and the
-experts' own files are gone. Every network part therefore derives from [`Component`][], which can say
-in plain values which class it is and which arguments it was given; [`build`][] makes it again.
+experts' own files are gone. Every network part therefore derives from [`Component`][], which can
+say in plain values which class it is and which arguments it was given; [`build`][] makes it again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Component(nn.Module):
             return part.describe()
         if isinstance(part, nn.ModuleDict):
             return {
-                key: module.describe() for key, module in part.items() if isinstance(module, Component)
+                key: module.describe()
+                for key, module in part.items()
+                if isinstance(module, Component)
             }
         return _plain(value, where=f"argument {name!r} of {type(self).__name__}")
 

@@ -7,7 +7,7 @@ the device and the DataLoader pins it without help; modalities are known by name
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypedDict
 
 from torch import Tensor
@@ -135,7 +135,7 @@ class Modality:
                 raise InputError(
                     f"Modality has {n} bands {list(self.bands)} but {len(values)} values of {name}."
                 )
-            object.__setattr__(self, name, values)
+            object.__setattr__(self, name, values)  # lists, as checkpoints hold them, included
         object.__setattr__(self, "bands", tuple(self.bands))
         if len(set(self.bands)) != n:
             raise InputError(f"Band names must differ, got {list(self.bands)}.")
@@ -266,7 +266,9 @@ class Schema:
         modalities = {}
         for name, modality in self.modalities.items():
             values = asdict(modality)
-            modalities[name] = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+            modalities[name] = {
+                k: list(v) if isinstance(v, tuple) else v for k, v in values.items()
+            }
         return {
             "modalities": modalities,
             "classes": list(self.classes),
@@ -278,10 +280,7 @@ class Schema:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Schema:
         """The inverse of [`to_dict`][]."""
-        modalities = {
-            name: Modality(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()})
-            for name, m in values["modalities"].items()
-        }
+        modalities = {name: Modality(**fields) for name, fields in values["modalities"].items()}
         return cls(
             modalities,
             values["classes"],
@@ -291,9 +290,7 @@ class Schema:
         )
 
 
-def class_indices(
-    names: Sequence[str | int], classes: Sequence[str], *, where: str
-) -> list[int]:
+def class_indices(names: Sequence[str | int], classes: Sequence[str], *, where: str) -> list[int]:
     """Indices of classes given by name or index.
 
     Args:

@@ -207,9 +207,7 @@ def test_a_model_without_anything_to_train_is_saved_as_it_is(runs, flair2_root, 
 
 def test_overlays_and_print_config(runs, capsys):
     overlay = runs / "gated.yaml"
-    overlay.write_text(
-        "model: {init_args: {model: {init_args: {fusion: {class_path: Gated}}}}}\n"
-    )
+    overlay.write_text("model: {init_args: {model: {init_args: {fusion: {class_path: Gated}}}}}\n")
     with pytest.raises(SystemExit) as ended:
         run(["fit", "--config", str(runs / "fusion.yaml"), "--config", str(overlay),
              "--print_config"])  # fmt: skip

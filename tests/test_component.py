@@ -47,9 +47,7 @@ def test_only_classes_of_the_right_kind_are_built():
     with pytest.raises(InputError, match="a checkpoint"):
         build({"class_path": "torch.nn.Linear"}, ExpertFactory, SCHEMA, where="a checkpoint")
     with pytest.raises(InputError, match="ClassWeighted"):
-        build(
-            {"class_path": "fusionlab.fusion.ClassWeighted"}, ExpertFactory, SCHEMA, where="here"
-        )
+        build({"class_path": "fusionlab.fusion.ClassWeighted"}, ExpertFactory, SCHEMA, where="here")
     with pytest.raises(InputError, match="here"):
         build({"class_path": "fusionlab.fusion.Nonsense"}, FusionFactory, ["a"], where="here")
 

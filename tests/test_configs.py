@@ -9,7 +9,9 @@ from fusionlab.cli import run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERLAYS = sorted((CONFIGS / "fusion").glob("*.yaml"))
-MACHINES = sorted((CONFIGS / "trainer").glob("*.yaml")) + sorted((CONFIGS / "logger").glob("*.yaml"))
+MACHINES = sorted((CONFIGS / "trainer").glob("*.yaml")) + sorted(
+    (CONFIGS / "logger").glob("*.yaml")
+)
 ALL = sorted(CONFIGS.rglob("*.yaml"))
 
 # Small versions of what the configurations ask for, on one CPU.
@@ -69,7 +71,9 @@ def test_fusions_run(data, experts, flair2_root, tmp_path):
         assert type(cli.model.model.fusion).__name__ == wanted
 
 
-@pytest.mark.parametrize("overlay", sorted((CONFIGS / "debug").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "overlay", sorted((CONFIGS / "debug").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_debug_overlays_run(overlay, flair2_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run([

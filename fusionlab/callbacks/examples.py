@@ -1,7 +1,8 @@
-"""Examples of an evaluation: images, truth and prediction side by side, as a file and to loggers."""
+"""Examples of an evaluation: images, truth and prediction side by side, to file and loggers."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,10 @@ class Examples(Callback):
         if missing <= 0 or not trainer.is_global_zero or not outputs:
             return
         assert isinstance(pl_module, Task)
-        target = pl_module.target(batch)
+        target = pl_module.target(batch).cpu().numpy()
         for i in range(min(missing, len(target))):
             row = list(pictures(batch, i, pl_module.data_schema).items())
-            row.append(("truth", target[i].cpu().numpy()))
+            row.append(("truth", target[i]))
             row.append(("prediction", outputs["predicted"][i].cpu().numpy()))
             self._rows.append(row)
 
@@ -133,8 +134,9 @@ def picture(image: Tensor, modality: Modality) -> NDArray[np.uint8]:
 
 
 def _pixels(figure: Figure) -> NDArray[np.uint8]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    """The figure as uint8 ``(H, W, 3)``."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="rgba")
+    width, height = figure.canvas.get_width_height(physical=True)
+    rgba = np.frombuffer(buffer.getvalue(), dtype=np.uint8).reshape(height, width, 4)
+    return rgba[..., :3]

@@ -8,29 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib import colormaps
 from rasterio.errors import RasterioError
 
 from fusionlab.callbacks.map_stream import Floats, MapStream, Probabilities
 from fusionlab.callbacks.quicklook import write_quicklook
 from fusionlab.errors import InputError
+from fusionlab.plots import class_colors
 from fusionlab.types import Batch, Schema
 
 log = logging.getLogger(__name__)
 
-Color = tuple[int, int, int]
 _MOST_CLASSES = 255
 
 
 class GeoTiffWriter(Callback):
-    """Writes one map per input raster, in its reference system and on its grid.
+    """Writes one map per raster of the output grid, in its reference system and on its pixels.
 
     For ``zone.tif`` it writes ``zone_classes.tif``: tiled and compressed, class indices as uint8,
-    255 where the input has no data, with colour table and class names (as tags ``CLASS_0``… and
-    ``CLASS_NAMES``, and in GDAL's side file for GIS legends). Overlapping windows are blended.
+    255 where that raster or all modalities have no data, with colour table and class names (as tags
+    ``CLASS_0``… and ``CLASS_NAMES``, and in GDAL's side file for GIS legends). Overlapping windows
+    are blended.
 
     Files bear a temporary name until they are whole and replace older ones then; after an error or
     an interruption none is left behind. Every process of a distributed run writes the rasters it
@@ -123,6 +122,8 @@ class GeoTiffWriter(Callback):
         shares = self._shares(outputs)
         probabilities = outputs["probabilities"]
         windows = batch["placement"]["window"].tolist()
+        # Without any input a model still answers something, which must not become a map.
+        present = torch.stack(list(batch["available"].values())).any(dim=0).tolist()
         for i, (source, window) in enumerate(
             zip(batch["placement"]["source"], windows, strict=True)
         ):
@@ -131,7 +132,7 @@ class GeoTiffWriter(Callback):
                 raise InputError(
                     f"The model answers with {tuple(probabilities.shape[-2:])} pixels for a window "
                     f"of {(height, width)} of {source}: maps need an answer for every pixel of the "
-                    "reference. Choose as data.reference the modality on whose grid it answers."
+                    "grid. Choose a smaller --data.window, or another --data.grid."
                 )
             stream = self._open(source, height, schema, tuple(shares))
             # One sample at a time: a whole batch of probabilities in float32 is large.
@@ -139,7 +140,7 @@ class GeoTiffWriter(Callback):
             parts = [share[i, :height, :width].detach().cpu().float() for share in shares.values()]
             stacked: Floats | None = torch.stack(parts).numpy() if parts else None
             with _writing(source, self.output):
-                stream.add(row, column, values, stacked)
+                stream.add(row, column, values, stacked, present=present[i])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finishes the last map."""
@@ -185,7 +186,7 @@ class GeoTiffWriter(Callback):
                 self.output,
                 window_height=window_height,
                 classes=schema.classes,
-                colors=palette(schema),
+                colors=class_colors(schema.classes, schema.colors),
                 band_counts=[len(m.bands) for m in schema.modalities.values() if not m.temporal],
                 probabilities=self.probabilities,
                 modalities=modalities,
@@ -209,15 +210,13 @@ class GeoTiffWriter(Callback):
         path = stream.paths["classes"]
         log.info("Wrote %s.", path)
         if self.quicklook:
-            images = [m for m in schema.modalities.values() if not m.temporal]
-            finest = min(images, key=lambda m: m.gsd, default=None)
             write_quicklook(
                 path.with_name(f"{Path(stream.source).stem}_quicklook.png"),
                 source=stream.source,
                 classes_path=path,
                 classes=schema.classes,
-                colors=palette(schema),
-                bands=finest.bands if finest else (),
+                colors=class_colors(schema.classes, schema.colors),
+                bands=[modality.bands for modality in schema.modalities.values()],
             )
 
     def _abort(self) -> None:
@@ -236,15 +235,6 @@ def _writing(source: str, output: Path) -> Iterator[None]:
             f"Cannot write the map of {source} into {output} ({reason}). Check that the folder can "
             "be written and has space."
         ) from error
-
-
-def palette(schema: Schema) -> list[Color]:
-    """Red, green, blue per class, 0 to 255; matplotlib's tab20 where the schema has none."""
-    if schema.colors:
-        return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in schema.colors]
-    table = colormaps["tab20"]
-    rgb = np.round(np.array([table(i % 20)[:3] for i in range(schema.num_classes)]) * 255)
-    return [(int(r), int(g), int(b)) for r, g, b in rgb]
 
 
 def _schema(task: LightningModule) -> Schema:

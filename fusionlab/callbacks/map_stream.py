@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from fusionlab.data.raster_io import CACHE_MEGABYTES, alpha_bands, observed
+from fusionlab.data.raster_io import CACHE_MEGABYTES, Mask, alpha_bands, observed
+from fusionlab.types import IGNORE_INDEX
 
 Floats = NDArray[np.float32]
 Probabilities = Literal["none", "uint8", "float16"]
 
 BLOCK = 256
-NODATA = 255
+NODATA = IGNORE_INDEX
 _LEAST_WEIGHT = 1e-3
 _LARGEST_BUFFER = 2**29
 """Bytes; the rows of a wider raster are kept in an unnamed temporary file instead of memory."""
@@ -54,7 +55,7 @@ class MapStream:
         folder: where the maps go.
         window_height: rows of a window.
         classes: class names.
-        colors: red, green, blue per class, 0 to 255.
+        colors: ``#rrggbb`` per class.
         band_counts: numbers of bands of the model's images; a raster with one of these numbers has
             no alpha band, even if one is marked so.
         probabilities: whether and how to write class probabilities.
@@ -72,7 +73,7 @@ class MapStream:
         *,
         window_height: int,
         classes: Sequence[str],
-        colors: Sequence[tuple[int, int, int]],
+        colors: Sequence[str],
         band_counts: Sequence[int],
         probabilities: Probabilities = "none",
         modalities: Sequence[str] = (),
@@ -94,13 +95,14 @@ class MapStream:
         rows = min(self.height, window_height + BLOCK)
         channels = len(self.classes) + 1 + len(self.modalities)
         self._buffer = _zeros((channels, rows, self.width), folder)
+        self._visited = np.zeros((rows, self.width), bool)
         try:
             self._create(folder, colors, compress)
         except BaseException:
             self.abort()
             raise
 
-    def _create(self, folder: Path, colors: Sequence[tuple[int, int, int]], compress: str) -> None:
+    def _create(self, folder: Path, colors: Sequence[str], compress: str) -> None:
         bits = {"NBITS": 16} if self.probabilities == "float16" else {}
         scaled = self.probabilities == "uint8"
         layout: dict[str, tuple[Sequence[str], str, float, dict[str, Any]]] = {
@@ -141,9 +143,9 @@ class MapStream:
                 file.set_band_description(band, name)
         self._describe(colors)
 
-    def _describe(self, colors: Sequence[tuple[int, int, int]]) -> None:
+    def _describe(self, colors: Sequence[str]) -> None:
         file = self._files["classes"]
-        table = {i: (*color, 255) for i, color in enumerate(colors)}
+        table = {i: (*bytes.fromhex(color[1:]), 255) for i, color in enumerate(colors)}
         file.write_colormap(1, {**table, NODATA: (0, 0, 0, 0)})
         file.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(self.classes)})
         file.update_tags(CLASS_NAMES=json.dumps(self.classes, ensure_ascii=False))
@@ -153,7 +155,15 @@ class MapStream:
         if self.modalities:
             self._files["contributions"].units = ("percent",) * len(self.modalities)
 
-    def add(self, row: int, column: int, probabilities: Floats, shares: Floats | None) -> None:
+    def add(
+        self,
+        row: int,
+        column: int,
+        probabilities: Floats,
+        shares: Floats | None = None,
+        *,
+        present: bool = True,
+    ) -> None:
         """Adds a window.
 
         Args:
@@ -161,13 +171,18 @@ class MapStream:
             column: first column.
             probabilities: ``(K, height, width)``, the part inside the raster.
             shares: ``(modalities, height, width)``, if contributions are written.
+            present: whether the model saw anything here. If not, its answer counts for nothing,
+                and pixels that no other window covers become nodata.
         """
         self._flush(row // BLOCK * BLOCK)
         if row < self._written:
             raise RuntimeError(f"Windows of {self.source} must come row by row, got row {row}.")
         k, height, width = probabilities.shape
-        weights = blend_weights(height, width)
         first = row - self._written
+        self._visited[first : first + height, column : column + width] = True
+        if not present:
+            return
+        weights = blend_weights(height, width)
         part = self._buffer[:, first : first + height, column : column + width]
         for i in range(k):
             part[i] += probabilities[i] * weights
@@ -208,7 +223,8 @@ class MapStream:
             rows = min(BLOCK, until - self._written)
             self._write_rows(rows)
             kept = self._buffer.shape[1] - rows
-            for channel in self._buffer:  # one at a time: the copy of an overlap needs memory
+            # One channel at a time: the copy of an overlap needs memory.
+            for channel in (*self._buffer, self._visited):
                 channel[:kept] = channel[rows:]
                 channel[kept:] = 0
             self._written += rows
@@ -218,10 +234,9 @@ class MapStream:
         window = Window(0, self._written, self.width, rows)
         part = self._buffer[:, :rows]
         weight = part[k]
-        self.complete &= bool((weight > 0).all())
+        self.complete &= bool(self._visited[:rows].all())
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
-            seen = observed(self._input, window, self._bands).any(axis=0)
-            seen &= weight > 0
+            seen = (weight > 0) & self._observed(window)
             classes = part[:k].argmax(axis=0).astype(np.uint8)
             classes[~seen] = NODATA
             self._files["classes"].write(classes, 1, window=window)
@@ -233,6 +248,15 @@ class MapStream:
                 share = _divided(part[k + 1 + band], weight)
                 percent = np.where(seen, np.round(share * 100), NODATA).astype(np.uint8)
                 self._files["contributions"].write(percent, band + 1, window=window)
+
+    def _observed(self, window: Window) -> Mask:
+        """Where any band of the source has an observation; mostly the first one tells."""
+        seen = np.zeros((window.height, window.width), bool)
+        for band in self._bands:
+            seen |= observed(self._input, window, [band])[0]
+            if seen.all():
+                break
+        return seen
 
     def _encoded(self, sums: Floats, weight: Floats, seen: NDArray[np.bool_]) -> NDArray[Any]:
         probability = _divided(sums, weight)

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from fusionlab.data.raster_io import CACHE_MEGABYTES
+from fusionlab.plots import class_map_rgb
+from fusionlab.types import IGNORE_INDEX
 
 _RED_GREEN_BLUE = (("red", "green", "blue"), ("b04", "b03", "b02"), ("r", "g", "b"))
 _LONGEST_SIDE = 480
@@ -27,26 +28,26 @@ def write_quicklook(
     source: str,
     classes_path: Path,
     classes: Sequence[str],
-    colors: Sequence[tuple[int, int, int]],
-    bands: Sequence[str] = (),
+    colors: Sequence[str],
+    bands: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Writes a PNG of at most 1024 pixels: the input, the map, and a legend with areas.
+    """Writes a PNG of at most 1024 pixels: the raster, its map, and a legend with areas.
 
     Args:
         path: where to write; under a temporary name first.
-        source: the input raster, read at reduced resolution.
+        source: the raster that was mapped, read at reduced resolution.
         classes_path: the map.
         classes: class names.
-        colors: red, green, blue per class, 0 to 255.
-        bands: names of the input's bands, to find red, green and blue.
+        colors: ``#rrggbb`` per class.
+        bands: band names of the model's inputs, to find red, green and blue in a raster of one of
+            them that does not name its bands; of others the first three bands are shown.
     """
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
         picture = _true_colour(source, bands)
         with rasterio.open(classes_path) as dataset:
             values = dataset.read(1, out_shape=picture.shape[:2], resampling=Resampling.nearest)
-            nodata = int(dataset.nodata)
     present = [i for i in range(len(classes)) if (values == i).any()]
-    total = max(int((values != nodata).sum()), 1)
+    total = max(int((values != IGNORE_INDEX).sum()), 1)
     height, width = picture.shape[:2]
     legend_rows = -(-len(present) // 3)
     inches = (10.2, min(10.2, 5.0 * height / width + 0.5 + 0.24 * legend_rows))
@@ -54,17 +55,14 @@ def write_quicklook(
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.imshow(picture)
-    left.set_title("input", fontsize=9)
-    fractions = [(r / 255, g / 255, b / 255) for r, g, b in colors]
-    palette = ListedColormap(fractions)
-    masked = np.ma.masked_equal(values, nodata)
-    right.imshow(masked, cmap=palette, vmin=-0.5, vmax=len(colors) - 0.5, interpolation="nearest")
+    left.set_title(Path(source).name, fontsize=9)
+    right.imshow(class_map_rgb(values, colors), interpolation="nearest")
     right.set_title("classes", fontsize=9)
     for axes in (left, right):
         axes.set_axis_off()
     handles = [
         Patch(
-            facecolor=fractions[i],
+            facecolor=colors[i],
             edgecolor="0.5",
             label=f"{classes[i]} {100 * (values == i).sum() / total:.1f} %",
         )
@@ -80,11 +78,12 @@ def write_quicklook(
         temporary.unlink(missing_ok=True)
 
 
-def _true_colour(source: str, bands: Sequence[str]) -> NDArray[np.uint8]:
+def _true_colour(source: str, bands: Sequence[Sequence[str]]) -> NDArray[np.uint8]:
     with rasterio.open(source) as dataset:
         names = [(d or "").lower() for d in dataset.descriptions]
-        if not any(names) and len(bands) == dataset.count:
-            names = [band.lower() for band in bands]
+        if not any(names):
+            fitting = (known for known in bands if dataset.count % len(known) == 0)  # a stack, too
+            names = [band.lower() for band in max(fitting, key=len, default=())]
         indexes = next(
             (
                 [names.index(n) + 1 for n in rgb]

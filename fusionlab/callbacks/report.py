@@ -1,4 +1,4 @@
-"""What a run leaves for people: scores as JSON, confusion matrix, curves, fusion weights as charts."""
+"""What a run leaves for people: scores as JSON; confusion matrix, curves and weights as charts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from fusionlab.plots import confusion_matrix_chart, curves_chart, fusion_weights_chart
 from fusionlab.tasks import Task
+from fusionlab.tasks.base import Stage
 
 
 class Report(Callback):
@@ -49,7 +50,7 @@ class Report(Callback):
         """Reports a test."""
         self._report(trainer, pl_module, "test")
 
-    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         if not trainer.is_global_zero:
             return
         self.output.mkdir(parents=True, exist_ok=True)
@@ -69,12 +70,10 @@ class Report(Callback):
             classes, colors = pl_module.schema.classes, pl_module.schema.colors
             figure = confusion_matrix_chart(confusion.cpu().numpy(), classes, colors)
             figure.savefig(self.output / f"{stage}_confusion.png")
-        self._draw_weights(
-            trainer, pl_module, stage, self.output / f"{stage}_fusion_weights.png"
-        )
+        self._draw_weights(trainer, pl_module, stage, self.output / f"{stage}_fusion_weights.png")
 
     def _draw_weights(
-        self, trainer: Trainer, pl_module: LightningModule, stage: str, path: Path
+        self, trainer: Trainer, pl_module: LightningModule, stage: Stage, path: Path
     ) -> None:
         assert isinstance(pl_module, Task)
         weights = pl_module.fusion_weights(stage)

@@ -1,4 +1,4 @@
-"""The base of all data modules: loaders, collation of samples, and exact sharding for evaluation."""
+"""The base of all data modules: loaders, collation, and exact sharding for evaluation."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ class DataModule(LightningDataModule):
             shard = Shard(dataset, rank=trainer.global_rank, world_size=trainer.world_size)
             # A DistributedSampler over the shard alone keeps Lightning from adding its own, which
             # would repeat samples without saying so.
-            sampler = DistributedSampler(shard, num_replicas=1, rank=0, shuffle=False)
+            sampler: DistributedSampler[Sample] = DistributedSampler(
+                shard, num_replicas=1, rank=0, shuffle=False
+            )
             return self._loader(shard, sampler=sampler)
         return self._loader(dataset)
 

@@ -1,8 +1,9 @@
 """New tiles: rasters of any extent and pixel size, delivered as overlapping windows to predict on.
 
-One modality, the reference, lays the output grid; a window of it is a sample, and of every other
-modality the crop around the window's centre belongs to it. Where a modality does not cover a
-window, or all its dates are cloudy, it is missing there and prediction goes on without it.
+Some rasters lay the output grid: those of one modality, or any others. A window of them is a
+sample, and of every modality the crop around the window's centre belongs to it. Where a modality
+does not cover a window, or all its dates are cloudy, it is missing there and prediction goes on
+without it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from fusionlab.data.base import DataModule, Sample, Split
-from fusionlab.data.raster_io import RasterFile, expand, intersects, metres, same_gsd
+from fusionlab.data.raster_io import RasterFile, expand, inspect, intersects, metres, same_gsd
 from fusionlab.data.raster_layers import Layers, check_crs, image_layers, series_layers
 from fusionlab.data.raster_windows import RasterWindows
 from fusionlab.data.windows import WholeSources
 from fusionlab.errors import InputError
-from fusionlab.types import Batch, Modality, Schema
+from fusionlab.types import Batch, Schema
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +37,18 @@ class RasterDataModule(DataModule):
         rasters: per modality a file, a folder, a pattern or a list of them. An image may come in
             several files side by side. A series is one multi-band file per date with the date in
             its name (YYYYMMDD or YYYY-MM-DD), or a stack, see `dates`. All in one projected CRS.
-        reference: the modality whose rasters are mapped, an image; by default the one on whose grid
-            the model answers, or else the one with the finest pixels among those given.
-        window: rows and columns of a window, in pixels of the reference.
+        grid: rasters to map: each gives its map its reference system, extent, pixels and nodata.
+            They need not be an input: a Sentinel-2 expert alone may be mapped on an aerial image
+            (best with ``--model.alignment Footprint``, exact to parts of a pixel). By default the
+            files of the modality on whose grid the model answers, or else of the finest image
+            given, or else of the finest series: of its first date, whose nodata the map then has.
+        window: rows and columns of a window, in pixels of the grid; no more than the labels of a
+            training sample covered. For a Sentinel-2 grid and experts of FLAIR #2: 10, overlap 5.
         overlap: pixels that neighbouring windows share. The default stride of 256 keeps windows
             aligned with the partitions of windowed attention (UNetFormer: 32 × 8 pixels).
         crop: rows and columns of a modality's crop, in its own pixels, e.g. ``{sentinel2: 40}``; by
-            default 40 for a series (more if the window is larger), the window's footprint for an
-            image. Use what the expert was trained with.
+            default the window's footprint for an image, and 40 for a series (beside an image more
+            if the window is larger). Use what the expert was trained with.
         bands: names of the bands of a modality's files, in the files' order, where their
             descriptions do not tell. Otherwise bands are taken by description, or by position if
             their number is the model's.
@@ -54,7 +59,9 @@ class RasterDataModule(DataModule):
             over at least half of the crop).
         monthly_means: average the dates of each calendar month, if the expert was trained so.
         max_dates: read at most so many dates, spread evenly.
-        min_cover: share of a window that a modality, or a date, must cover to count as present.
+        min_cover: share of a window that a modality, or a date, must cover to count as present. Of
+            the modality that is mapped itself any pixel counts. Where nothing is present the map
+            has no data.
         batch_size: windows per process and step.
         num_workers: processes that read; 0 reads in the main process.
         pin_memory: copy batches to page-locked memory first; pays with a GPU only.
@@ -64,7 +71,7 @@ class RasterDataModule(DataModule):
         self,
         rasters: dict[str, str | list[str]],
         *,
-        reference: str | None = None,
+        grid: str | list[str] | None = None,
         window: int = 512,
         overlap: int = 256,
         crop: dict[str, int] | None = None,
@@ -97,7 +104,7 @@ class RasterDataModule(DataModule):
         # One rank may have no raster at all when there are fewer rasters than processes.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.rasters = dict(rasters)
-        self.reference = reference
+        self.grid = grid
         self.window = window
         self.overlap = overlap
         self.crop = dict(crop or {})
@@ -109,7 +116,7 @@ class RasterDataModule(DataModule):
         self.min_cover = min_cover
 
     def dataset(self, split: Split) -> Dataset[Sample]:
-        """The windows of all reference rasters; checks every file first.
+        """The windows of all rasters of the grid; checks every file first.
 
         Raises:
             InputError: for any raster that cannot be used, and if asked to train.
@@ -143,18 +150,25 @@ class RasterDataModule(DataModule):
                     clouds[name] = self._cloud_layers(name, layers[name])
             else:
                 layers[name] = image_layers(paths, modality.bands, names=names, where=where)
-        reference = self._reference(schema)
-        self._check_reference(layers[reference], reference, schema.modalities[reference])
-        sources = layers[reference].all_files
-        for name in layers.keys() - {reference}:
-            self._check_overlap(name, layers[name].all_files, sources)
+        if self.grid is None:
+            name = self._mapped(schema)
+            where, grid = f"data.rasters.{name}", list(layers[name].files[0])
+            _check_gsd(grid, schema.modalities[name].gsd, "the model was trained with", where=where)
+        else:
+            where = "data.grid"
+            grid = [inspect(path, where=where) for path in expand(self.grid, where=where)]
+            gsd = grid[0].gsd * metres(grid[0].crs)
+            _check_gsd(grid, gsd, f"{grid[0].path} has", where=where)
+        _check_grid(grid, where=where)
+        for name in layers:
+            _check_overlap(name, layers[name].all_files, grid)
             if name in clouds:
-                self._check_overlap(name, clouds[name].all_files, sources)
+                _check_overlap(name, clouds[name].all_files, grid)
         for name in schema.modalities.keys() - layers.keys():
             log.info("No raster of %r was given: predicting without it.", name)
         return RasterWindows(
             schema,
-            reference,
+            grid,
             layers,
             clouds,
             window=self.window,
@@ -193,61 +207,14 @@ class RasterDataModule(DataModule):
                         f"{[n for n, m in schema.modalities.items() if m.temporal]}."
                     )
 
-    def _reference(self, schema: Schema) -> str:
-        given = {name: schema.modalities[name] for name in self.rasters}
-        images = {name: modality for name, modality in given.items() if not modality.temporal}
+    def _mapped(self, schema: Schema) -> str:
+        """The modality whose files lay the grid where none is given."""
         task = self.trainer.lightning_module if self.trainer is not None else None
         answers = getattr(getattr(task, "model", None), "reference", None)
-        if self.reference is None and answers in images:
+        if answers in self.rasters:
             return str(answers)
-        if self.reference is None:
-            if not images:
-                raise InputError(
-                    f"No image among data.rasters ({list(self.rasters)}) to define the output's "
-                    "grid: give the raster of a modality that is no series, of "
-                    f"{[n for n, m in schema.modalities.items() if not m.temporal]}."
-                )
-            return min(images, key=lambda name: images[name].gsd)
-        if self.reference not in images:
-            raise InputError(
-                f"data.reference is {self.reference!r}, which is no image among data.rasters: "
-                f"{list(images)}."
-            )
-        return self.reference
-
-    def _check_reference(self, layers: Layers, name: str, modality: Modality) -> None:
-        stems: dict[str, str] = {}
-        for file in layers.all_files:
-            gsd = file.gsd * metres(file.crs)
-            if not same_gsd(gsd, modality.gsd) or not same_gsd(-file.transform.e, file.gsd):
-                raise InputError(
-                    f"data.rasters.{name}: {file.path} has pixels of {gsd:g} × "
-                    f"{-file.transform.e * metres(file.crs):g} m, the model was trained with "
-                    f"{modality.gsd:g} m. Resample it first, e.g. `gdalwarp -r average -tr "
-                    f"{modality.gsd / metres(file.crs):g} {modality.gsd / metres(file.crs):g} "
-                    "IN OUT`."
-                )
-            stem = Path(file.path).stem
-            if stem in stems:
-                raise InputError(
-                    f"data.rasters.{name}: {stems[stem]} and {file.path} have the same name, and "
-                    "so would their maps. Rename one, or predict them in two runs."
-                )
-            stems[stem] = file.path
-
-    def _check_overlap(self, name: str, files: list[RasterFile], sources: list[RasterFile]) -> None:
-        for file in files:
-            check_crs(file, sources[0], where=f"data.rasters.{name}")
-        if not any(intersects(file, source) for file in files for source in sources):
-            raise InputError(
-                f"data.rasters.{name}: none of its rasters overlaps the rasters to map: "
-                f"{files[0].path} covers (left, bottom, right, top) {files[0].bounds}, "
-                f"{sources[0].path} covers {sources[0].bounds}. Give rasters of the same place, or "
-                f"leave {name} out to predict without it."
-            )
-        for source in sources:
-            if not any(intersects(file, source) for file in files):
-                log.info("No raster of %r covers %s: predicting without it.", name, source.path)
+        given = {name: schema.modalities[name] for name in self.rasters}
+        return min(given, key=lambda name: (given[name].temporal, given[name].gsd))
 
     def _cloud_layers(self, name: str, series: Layers) -> Layers:
         where = f"data.cloud_masks.{name}"
@@ -271,3 +238,43 @@ class RasterDataModule(DataModule):
             return masks
         files = tuple(masks.files[position[int(day)]] for day in series.dates)
         return Layers(files, masks.bands, series.dates, masks.dtype)
+
+
+def _check_gsd(files: list[RasterFile], gsd: float, who: str, *, where: str) -> None:
+    for file in files:
+        unit = metres(file.crs)
+        columns, rows = file.gsd * unit, -file.transform.e * unit
+        if not same_gsd(columns, gsd) or not same_gsd(rows, gsd):
+            raise InputError(
+                f"{where}: {file.path} has pixels of {columns:g} × {rows:g} m, {who} {gsd:g} m. "
+                f"Resample it first, e.g. `gdalwarp -r average -tr {gsd / unit:g} {gsd / unit:g} "
+                "IN OUT`."
+            )
+
+
+def _check_grid(files: list[RasterFile], *, where: str) -> None:
+    stems: dict[str, str] = {}
+    for file in files:
+        check_crs(file, files[0], where=where)
+        stem = Path(file.path).stem
+        if stem in stems:
+            raise InputError(
+                f"{where}: {stems[stem]} and {file.path} have the same name, and so would their "
+                "maps. Rename one, or predict them in two runs."
+            )
+        stems[stem] = file.path
+
+
+def _check_overlap(name: str, files: list[RasterFile], grid: list[RasterFile]) -> None:
+    for file in files:
+        check_crs(file, grid[0], where=f"data.rasters.{name}")
+    if not any(intersects(file, source) for file in files for source in grid):
+        raise InputError(
+            f"data.rasters.{name}: none of its rasters overlaps the rasters to map: "
+            f"{files[0].path} covers (left, bottom, right, top) {files[0].bounds}, "
+            f"{grid[0].path} covers {grid[0].bounds}. Give rasters of the same place, or "
+            f"leave {name} out to predict without it."
+        )
+    for source in grid:
+        if not any(intersects(file, source) for file in files):
+            log.info("No raster of %r covers %s: predicting without it.", name, source.path)

@@ -318,7 +318,8 @@ def read_patch(
         else:
             row = (y - top) / file.transform.e - size / 2
             column = (x - left) / file.transform.a - size / 2
-            first_row, first_column = int(np.floor(row + 0.5)), int(np.floor(column + 0.5))
+            # An odd window on an even crop lies half a pixel off: always to the same side.
+            first_row, first_column = (int(np.floor(n + 0.5 + 1e-6)) for n in (row, column))
             r0, r1 = max(first_row, 0), min(first_row + size, file.height)
             c0, c1 = max(first_column, 0), min(first_column + size, file.width)
             if r0 >= r1 or c0 >= c1:

@@ -50,9 +50,24 @@ class Layers:
         return list({file.path: file for group in self.files for file in group}.values())
 
     def read(
-        self, handles: Handles, center: tuple[float, float], *, size: int, gsd: float, where: str
+        self,
+        handles: Handles,
+        center: tuple[float, float],
+        *,
+        size: int,
+        gsd: float,
+        where: str,
+        first: str = "",
     ) -> tuple[Values, Mask, tuple[float, float]]:
         """A crop of all dates around a point.
+
+        Args:
+            handles: open files.
+            center: x and y on the ground.
+            size: rows and columns of the crop.
+            gsd: pixel size of the crop, in units of the CRS.
+            where: what is asking, for error messages.
+            first: path of the file that counts where files overlap.
 
         Returns:
             Values ``(T, bands, size, size)`` (T = 1 for an image), where they were observed in the
@@ -61,7 +76,7 @@ class Layers:
         patches = [
             read_patch(
                 handles,
-                group,
+                sorted(group, key=lambda file: file.path != first),
                 center,
                 size=size,
                 gsd=gsd,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rasterio.windows import Window
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from fusionlab.data import time_series
 from fusionlab.data.base import Sample
 from fusionlab.data.raster_fill import fill, neutral_values
-from fusionlab.data.raster_io import Handles, Mask, RasterFile, Values, metres, read_window
+from fusionlab.data.raster_io import Handles, Mask, RasterFile, Values, metres
 from fusionlab.data.raster_layers import Layers
 from fusionlab.data.windows import starts
+from fusionlab.errors import InputError
 from fusionlab.types import Schema, TimeSeries
 
 CLOUD_PROBABILITY = 60
@@ -31,11 +31,11 @@ SERIES_CROP = 40
 
 
 class RasterWindows(Dataset[Sample]):
-    """The windows of all reference rasters: row by row, raster by raster.
+    """The windows of all rasters of the grid: row by row, raster by raster.
 
     Args:
         schema: what the model was trained with.
-        reference: the modality that lays the grid.
+        grid: the rasters to map, all of one pixel size; they need not be an input.
         layers: the files per modality; a modality of the schema without any is missing everywhere.
         clouds: probabilities of snow and cloud per series, where given.
         window: rows and columns of a window.
@@ -43,16 +43,22 @@ class RasterWindows(Dataset[Sample]):
         crop: rows and columns of a modality's crop, where given.
         monthly_means: whether to average the dates of each calendar month.
         max_dates: how many dates to read at most.
-        min_cover: share of a window that a modality or date must cover to count as present.
+        min_cover: share of a window that a modality or date must cover to count as present. Of
+            the modality whose files lay the grid any pixel counts, and a date must cover this share
+            of what its dates cover together.
 
     Attributes:
         lengths: number of windows per raster.
+
+    Raises:
+        InputError: if a window is larger than the crop of a modality, given or, where there are
+            series only, by default.
     """
 
     def __init__(
         self,
         schema: Schema,
-        reference: str,
+        grid: Sequence[RasterFile],
         layers: Mapping[str, Layers],
         clouds: Mapping[str, Layers],
         *,
@@ -64,15 +70,19 @@ class RasterWindows(Dataset[Sample]):
         min_cover: float,
     ) -> None:
         self.modalities = schema.modalities
-        self.reference = reference
+        self.sources = list(grid)
         self.layers = dict(layers)
+        self.own = {
+            name
+            for name, own in layers.items()
+            if {file.path for file in grid} & {file.path for file in own.all_files}
+        }
         self.clouds = dict(clouds)
         self.window = window
         self.min_cover = min_cover
         self.monthly_means = monthly_means
         self.max_dates = max_dates
         self.crop = {name: self._crop(name, crop) for name in schema.modalities}
-        self.sources = self.layers[reference].all_files
         stride = window - overlap
         self.starts = [
             (
@@ -115,10 +125,7 @@ class RasterWindows(Dataset[Sample]):
         )
         share = (height / self.window, width / self.window)
         for name in self.modalities:
-            if name == self.reference:
-                window = Window(column, row, width, height)
-                sample["inputs"][name], available = self._reference_image(file, window)
-            elif name not in self.layers:
+            if name not in self.layers:
                 sample["inputs"][name], available = self._missing(name, np.dtype(np.float32)), False
                 sample["offset"][name] = torch.zeros(2)
             else:
@@ -127,22 +134,25 @@ class RasterWindows(Dataset[Sample]):
         return sample
 
     def _crop(self, name: str, given: Mapping[str, int]) -> int:
-        if name in given:
-            return given[name]
-        footprint = self.window * self.modalities[self.reference].gsd / self.modalities[name].gsd
-        if not self.modalities[name].temporal:
+        modality, grid = self.modalities[name], self.sources[0]
+        gsd = grid.gsd * metres(grid.crs)
+        footprint = self.window * (1 if name in self.own else gsd / modality.gsd)
+        if name not in given and not modality.temporal:
             return max(round(footprint), 1)
-        return SERIES_CROP if footprint <= SERIES_CROP else 8 * math.ceil(footprint / 8)
-
-    def _reference_image(self, file: RasterFile, window: Window) -> tuple[Tensor, bool]:
-        layers = self.layers[self.reference]
-        patch = read_window(self._handles, file, window, where=f"data.rasters.{self.reference}")
-        shape = (layers.bands, self.window, self.window)
-        values, mask = np.zeros(shape, layers.dtype), np.zeros(shape, bool)
-        values[:, : window.height, : window.width] = patch.values
-        mask[:, : window.height, : window.width] = patch.observed
-        fill(values, mask, self._neutral(self.reference), border="reflect")
-        return torch.from_numpy(values), bool(mask.any())
+        crop = given.get(name, SERIES_CROP)
+        beside_image = not all(self.modalities[other].temporal for other in self.layers)
+        if name not in given and beside_image:
+            return max(crop, 8 * math.ceil(footprint / 8))
+        if int(footprint + 1e-3) > crop:
+            window = max(round(crop / 4 * modality.gsd / gsd), 1)
+            raise InputError(
+                f"A window of {self.window} pixels of {gsd:g} m is {int(footprint)} pixels of "
+                f"{name}, more than its crop of {crop}. Networks for series are trained to answer "
+                "in the middle of a crop, with context around it (FLAIR #2: 10 pixels of 40): set "
+                f"`--data.window {window} --data.overlap {window // 2}`, or crop as in training "
+                f"with `--data.crop.{name}`."
+            )
+        return crop
 
     def _around(
         self,
@@ -155,19 +165,23 @@ class RasterWindows(Dataset[Sample]):
         modality, layers, size = self.modalities[name], self.layers[name], self.crop[name]
         gsd = modality.gsd / metres(file.crs)
         where = f"data.rasters.{name}"
-        values, mask, offset = layers.read(self._handles, centre, size=size, gsd=gsd, where=where)
+        values, mask, offset = layers.read(
+            self._handles, centre, size=size, gsd=gsd, where=where, first=file.path
+        )
         sample["offset"][name] = torch.tensor(offset)
         extent = self.window * file.gsd / gsd
         rows, columns = (_footprint(size, offset[i], extent, share[i]) for i in range(2))
         seen = mask[:, :, rows, columns].any(axis=1)
-        kept = np.flatnonzero(seen.mean(axis=(1, 2)) >= self.min_cover)
+        cover = seen.mean(axis=(1, 2))
+        least = self.min_cover * (seen.any(axis=0).mean() if name in self.own else 1)
+        kept = np.flatnonzero((cover > 0) & (cover >= least))
         if name in self.clouds:
             probabilities, known, _ = self.clouds[name].read(
                 self._handles, centre, size=size, gsd=gsd, where=f"data.cloud_masks.{name}"
             )
             probabilities[~known] = 0
-            cover = time_series.cloud_cover(probabilities[kept], threshold=CLOUD_PROBABILITY)
-            sample["cloud_cover"][name] = torch.from_numpy(cover)
+            cloudy = time_series.cloud_cover(probabilities[kept], threshold=CLOUD_PROBABILITY)
+            sample["cloud_cover"][name] = torch.from_numpy(cloudy)
             clear = time_series.clear_dates(
                 probabilities, threshold=CLOUD_PROBABILITY, area_threshold=CLOUD_AREA
             )

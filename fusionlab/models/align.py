@@ -1,8 +1,8 @@
 """Alignment: bringing expert outputs onto one reference grid.
 
-Experts answer at their own resolution and extent: an aerial image of 512 pixels at 0.2 m, say, and a
-Sentinel-2 crop of 40 pixels at 10 m around the same place. Both alignments assume that the centres
-coincide, unless the data say by how much they do not (``offset``).
+Experts answer at their own resolution and extent: an aerial image of 512 pixels at 0.2 m, say, and
+a Sentinel-2 crop of 40 pixels at 10 m around the same place. Both alignments assume that the
+centres coincide, unless the data say by how much they do not (``offset``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert, ExpertFactory
 from fusionlab.fusion import Average, Fused, Fusion, FusionFactory
 from fusionlab.models.align import AlignmentFactory, CentreCrop
+from fusionlab.models.cache import AnswerCache
 from fusionlab.types import Batch, Grid, Output, Schema
 
 
@@ -25,6 +28,8 @@ class LateFusion(Model):
         fusion: the operator, built for these experts and the classes.
         alignment: how the logits come onto one grid.
         reference: the expert whose grid is the common one; the finest if not given.
+        cache: folder to keep the answers of frozen experts in, see [`AnswerCache`][]; not part of
+            the model that a checkpoint describes.
 
     Raises:
         InputError: for fewer than two experts, an unknown reference, or experts that do not share
@@ -39,6 +44,7 @@ class LateFusion(Model):
         fusion: FusionFactory = Average,
         alignment: AlignmentFactory = CentreCrop,
         reference: str | None = None,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         built = {name: make(schema.only(name)) for name, make in experts.items()}
@@ -57,6 +63,7 @@ class LateFusion(Model):
         self.reference = reference or min(gsd, key=lambda name: gsd[name])
         self.gsd = gsd[self.reference]
         self.alignment = alignment()
+        self.cache = AnswerCache(cache) if cache is not None else None
 
     def expert(self, name: str) -> Expert:
         """An expert by name."""
@@ -77,7 +84,15 @@ class LateFusion(Model):
 
     def decide(self, batch: Batch) -> dict[str, Tensor]:
         """Logits of every expert at its own resolution."""
+        if self.cache is not None:
+            return {name: self.cache.ask(self.expert(name), batch) for name in self.experts}
         return {name: self.expert(name)(batch).logits for name in self.experts}
+
+    def describe(self) -> dict[str, Any]:
+        """As [`Component.describe`][], but without the cache."""
+        description = super().describe()
+        description["init_args"].pop("cache", None)
+        return description
 
     def fuse(self, logits: dict[str, Tensor], batch: Batch) -> Output:
         """Aligns and fuses the experts' logits."""

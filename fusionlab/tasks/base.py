@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,6 +19,7 @@ from fusionlab.errors import InputError
 from fusionlab.tasks.schedules import WarmupCosine
 from fusionlab.types import Batch, Output, Schema
 
+Stage = Literal["val", "test"]
 ModelFactory = Callable[[Schema], Model]
 """In YAML: ``class_path`` and ``init_args`` of an expert or a fused model."""
 
@@ -83,13 +84,17 @@ class Task(LightningModule):
         output: Output = self.model(batch)
         return output
 
-    def confusion(self, stage: str) -> Tensor | None:
+    def confusion(self, stage: Stage) -> Tensor | None:
         """Counts by true and predicted class of the last evaluation, where the task has them."""
         return None
 
-    def fusion_weights(self, stage: str) -> dict[str, Tensor] | None:
+    def fusion_weights(self, stage: Stage) -> dict[str, Tensor] | None:
         """Share of each modality per class, where the model weights modalities."""
         return None
+
+    def target(self, batch: Batch) -> Tensor:
+        """What the model should answer; kinds of task that change it say how."""
+        return batch["target"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over trainable parameters in their groups, and the schedule."""

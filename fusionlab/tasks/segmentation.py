@@ -6,14 +6,38 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from fusionlab.fusion import Fusion
 from fusionlab.losses import CrossEntropy, LossFactory
 from fusionlab.metrics import ModalityShares, SegmentationMetrics
 from fusionlab.models.align import AlignmentFactory, CentreCrop
-from fusionlab.tasks.base import ModelFactory, Task
+from fusionlab.tasks.base import ModelFactory, Stage, Task
 from fusionlab.types import IGNORE_INDEX, Batch, Grid, Output, Schema
+
+
+class Evaluation(nn.Module):
+    """What is measured over an evaluation, exactly and over all processes.
+
+    Args:
+        contributors: names of the parts among which the model shares decisions.
+        schema: class names and score conventions.
+    """
+
+    def __init__(self, contributors: tuple[str, ...], schema: Schema) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.scores = SegmentationMetrics(schema.classes, schema.scores)
+        several = len(contributors) > 1
+        self.shares = ModalityShares(contributors, schema.classes) if several else None
+
+    def reset(self) -> None:
+        """Begins a new evaluation; the totals of the last one stay readable."""
+        self.loss.reset()
+        self.scores.reset()
+        if self.shares is not None:
+            self.shares.reset()
 
 
 class SegmentationTask(Task):
@@ -63,20 +87,9 @@ class SegmentationTask(Task):
         self.loss = loss(self.schema.classes)
         self.alignment = alignment()
         self.auxiliary_weight = auxiliary_weight
-        self.metrics = torch.nn.ModuleDict(
-            {
-                stage: SegmentationMetrics(self.schema.classes, self.schema.scores)
-                for stage in ("val_metrics", "test_metrics")
-            }
-        )
-        self.losses = torch.nn.ModuleDict({"val_loss": MeanMetric(), "test_loss": MeanMetric()})
-        self.shares = torch.nn.ModuleDict(
-            {
-                stage: ModalityShares(self.model.contributors, self.schema.classes)
-                for stage in ("val_shares", "test_shares")
-                if len(self.model.contributors) > 1
-            }
-        )
+        # Attributes rather than a dict of stages, so that each metric has its own state and type.
+        self.val = Evaluation(self.model.contributors, self.schema)
+        self.test = Evaluation(self.model.contributors, self.schema)
         self.explain = False
         """Whether predictions come with the share of each modality; set by who writes them."""
 
@@ -93,11 +106,11 @@ class SegmentationTask(Task):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Updates the metrics; returns the predicted classes for whoever draws them."""
-        return self._evaluate(batch, "val")
+        return self._evaluate(batch, self.val)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Updates the metrics; returns the predicted classes for whoever draws them."""
-        return self._evaluate(batch, "test")
+        return self._evaluate(batch, self.test)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Class probabilities ``(B, K, H, W)``, and on request the shares of the modalities."""
@@ -112,11 +125,11 @@ class SegmentationTask(Task):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of an epoch."""
-        self._log_scores("val")
+        self._log_scores("val", self.val)
 
     def on_test_epoch_end(self) -> None:
         """Logs the scores of the test."""
-        self._log_scores("test")
+        self._log_scores("test", self.test)
 
     def target(self, batch: Batch) -> Tensor:
         """Targets in the class order of the model; samples counted elsewhere are ignored."""
@@ -148,50 +161,49 @@ class SegmentationTask(Task):
     def _probabilities(self, output: Output, batch: Batch) -> Tensor:
         return self._on_target(output.logits.float(), batch).softmax(dim=1)
 
-    def _evaluate(self, batch: Batch, stage: str) -> dict[str, Tensor]:
+    def _evaluate(self, batch: Batch, evaluation: Evaluation) -> dict[str, Tensor]:
         output: Output = self(batch)
         target = self.target(batch)
         valid = target != IGNORE_INDEX
-        # A mean weighted by pixels, so that it does not depend on how samples were batched.
         logits = self._on_target(output.logits, batch)
-        self.losses[f"{stage}_loss"].update(self.loss(logits, target), weight=valid.sum())
+        # A mean weighted by pixels, so that it does not depend on how samples were batched.
+        evaluation.loss.update(self.loss(logits, target), weight=valid.sum())
         predicted = logits.argmax(dim=1)
-        self.metrics[f"{stage}_metrics"].update(predicted, target)
-        if output.weights is not None and self.shares:
+        evaluation.scores.update(predicted, target)
+        if output.weights is not None and evaluation.shares is not None:
             weights = {
                 name: value if value.shape[-1] == 1 else self._on_target(value, batch)
                 for name, value in output.weights.items()
             }
-            self.shares[f"{stage}_shares"].update(weights, predicted, valid)
+            evaluation.shares.update(weights, predicted, valid)
         return {"predicted": predicted}
 
-    def _log_scores(self, stage: str) -> None:
-        self.log(f"{stage}/loss", self.losses[f"{stage}_loss"].compute())
-        self.losses[f"{stage}_loss"].reset()
-        metrics = self.metrics[f"{stage}_metrics"]
-        self.log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()})
-        metrics.reset()
-        if self.shares:
-            shares = self.shares[f"{stage}_shares"]
-            values = shares.compute()
-            if not shares.total.isnan().all():
-                self.log_dict({f"{stage}/share/{name}": value for name, value in values.items()})
-            shares.reset()
+    def _log_scores(self, stage: str, evaluation: Evaluation) -> None:
+        scores = {"loss": evaluation.loss.compute(), **evaluation.scores.compute()}
+        if evaluation.shares is not None:
+            shares = evaluation.shares.compute()
+            if not evaluation.shares.total.isnan().all():  # an operator without weights has none
+                scores |= {f"share/{name}": value for name, value in shares.items()}
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
+        evaluation.reset()
 
-    def confusion(self, stage: str) -> Tensor | None:
+    def confusion(self, stage: Stage) -> Tensor:
         """Pixels by true and predicted class of the last ``val`` or ``test``, ``(K, K)`` int64."""
-        return self.metrics[f"{stage}_metrics"].total
+        return self._evaluation(stage).scores.total
 
-    def fusion_weights(self, stage: str) -> dict[str, Tensor] | None:
+    def fusion_weights(self, stage: Stage) -> dict[str, Tensor] | None:
         """Share of each modality per class, ``(K,)``: learned, or measured in ``val`` or ``test``.
 
         None for a model that does not weight modalities.
         """
         fusion = getattr(self.model, "fusion", None)
-        static = fusion.class_weights() if fusion is not None else None
+        static = fusion.class_weights() if isinstance(fusion, Fusion) else None
         if static is not None:
             return {name: weights.detach() for name, weights in static.items()}
-        if not self.shares or self.shares[f"{stage}_shares"].total.isnan().all():
+        shares = self._evaluation(stage).shares
+        if shares is None or shares.total.isnan().all():
             return None
-        total = self.shares[f"{stage}_shares"].total
-        return dict(zip(self.model.contributors, total, strict=True))
+        return dict(zip(self.model.contributors, shares.total, strict=True))
+
+    def _evaluation(self, stage: Stage) -> Evaluation:
+        return self.val if stage == "val" else self.test

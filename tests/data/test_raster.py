@@ -333,7 +333,20 @@ def bad_inputs(tmp_path):
         "bands": ({"aerial": rgb}, {}, "5 bands .*rgb.tif has 3"),
         "twins": ({"aerial": [aerial, twin]}, {}, "have the same name"),
         "unknown": ({"aerial": aerial, "lidar": aerial}, {}, r"\['lidar'\], but the model"),
-        "series only": ({"sentinel2": far}, {}, "No image among data.rasters"),
+        "window": ({"sentinel2": far}, {}, "10 pixels of 40.*--data.window 10 --data.overlap 5"),
+        "crop": (
+            {"sentinel2": far},
+            {"window": 32, "overlap": 0, "crop": {"sentinel2": 20}},
+            "is 32 pixels of sentinel2, more than its crop of 20.*--data.window 5 --data.overlap 2",
+        ),
+        "grid": ({"aerial": aerial}, {"grid": bare}, "data.grid: .*bare.tif has no coordinate"),
+        "grids": (
+            {"aerial": aerial},
+            {"grid": [aerial, coarse]},
+            "data.grid: .*coarse.tif has pixels of 0.25 .*zone.tif has 0.2 m",
+        ),
+        "grid far": ({"aerial": aerial}, {"grid": far}, "aerial: none of its rasters overlaps"),
+        "grid crs": ({"aerial": aerial}, {"grid": utm}, "zone.tif is in EPSG:2154, but .*utm_"),
         "typo": ({"aerial": aerial}, {"crop": {"sentinel": 40}}, r"data.crop names \['sentinel'\]"),
     }
 

@@ -30,9 +30,10 @@ def checkpoint(trained, tmp_path) -> str:
     """As a task saves it."""
     content = {
         "state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()},
-        "hyper_parameters": {"model": trained.describe(), "trained_on": schema(
-            mean=(10, 20, 30), std=(2, 3, 4)
-        ).to_dict()},
+        "hyper_parameters": {
+            "model": trained.describe(),
+            "trained_on": schema(mean=(10, 20, 30), std=(2, 3, 4)).to_dict(),
+        },
     }
     torch.save(content, tmp_path / "expert.ckpt")
     return str(tmp_path / "expert.ckpt")

@@ -76,9 +76,9 @@ def test_a_missing_modality_equals_the_model_without_it(fusion):
 def test_shares_sum_to_one_and_fall_on_who_is_there(fusion):
     model = late(fusion, names=("aerial", "s2", "dem"))
     output, shares = model.explain(batch(s2=[True, False, False], dem=[True, True, False]))
-    torch.testing.assert_close(output.logits, model(batch(
-        s2=[True, False, False], dem=[True, True, False]
-    )).logits)
+    torch.testing.assert_close(
+        output.logits, model(batch(s2=[True, False, False], dem=[True, True, False])).logits
+    )
     total = torch.stack(list(shares.values())).sum(0)
     torch.testing.assert_close(total, torch.ones(3, 20, 20))
     assert (shares["s2"][1:] == 0).all()
@@ -97,9 +97,9 @@ def test_experts_must_share_the_classes():
     def other(schema):
         return ConstantExpert(Schema(schema.modalities, ("a", "b")))
 
-    with pytest.raises(InputError, match="'s2' answers 2 classes.*data have 3"):
+    with pytest.raises(InputError, match=r"'s2' answers 2 classes.*data have 3"):
         LateFusion(SCHEMA, experts={"aerial": PixelExpert, "s2": other})
-    with pytest.raises(InputError, match="reference 'x' is none of"):
+    with pytest.raises(InputError, match=r"reference 'x' is none of"):
         late(reference="x")
 
 
