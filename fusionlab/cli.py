@@ -282,5 +282,7 @@ def main() -> None:
     except InputError as error:
         if os.environ.get("FUSIONLAB_TRACEBACK"):
             raise
-        sys.stderr.write(f"fusionlab: error: {error}\n")
+        # From a worker process it comes with that process's traceback around it.
+        message = str(error).rsplit("InputError: ", 1)[-1].strip()
+        sys.stderr.write(f"fusionlab: error: {message}\n")
         sys.exit(2)
