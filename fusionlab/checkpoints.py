@@ -88,7 +88,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Reads weights and, where there is one, the description of the model.
 
     Raises:
-        InputError: as [`read_file`][], or if no state dict is found.
+        InputError: as `read_file`, or if no state dict is found.
     """
     content = read_file(path)
     state_dict = find_state_dict(content, where=str(path))
@@ -143,7 +143,7 @@ def load_weights(
         may_miss: prefixes of parameters that need not be in the file even when strict.
 
     Raises:
-        InputError: as [`check_weights`][].
+        InputError: as `check_weights`.
     """
     matching = check_weights(module, state_dict, where=where, strict=strict, may_miss=may_miss)
     module.load_state_dict({key: state_dict[key] for key in matching}, strict=False)

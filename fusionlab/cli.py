@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,13 @@ class FusionlabCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
+            parser_kwargs={
+                "description": "Late fusion of frozen unimodal experts for Earth observation.",
+                "fit": {"description": "Train an expert or a fusion; its folder is --output."},
+                "validate": {"description": "Score a model on the validation split."},
+                "test": {"description": "Score a model on the test split."},
+                "predict": {"description": "Map a split or new rasters with a trained model."},
+            },
             args=args,
         )
 
@@ -218,6 +225,11 @@ def _described_by_checkpoint(args: Sequence[str]) -> Iterator[list[str]]:
     args = list(args)
     path = _checkpoint_path(args)
     commands = [i for i, a in enumerate(args) if a in FusionlabCLI.subcommands()]
+    if path is None and commands and not _names_model(args):
+        raise InputError(
+            f"`fusionlab {args[commands[0]]}` needs a model: a trained one with --ckpt_path FILE, "
+            "or a `model:` section in a --config."
+        )
     if path is None or not commands or not Path(path).is_file():
         yield args
         return
@@ -237,15 +249,27 @@ def _described_by_checkpoint(args: Sequence[str]) -> Iterator[list[str]]:
 
 def _checkpoint_path(args: Sequence[str]) -> str | None:
     """The checkpoint given as a flag, or in the last configuration file that names one."""
-    flags = _values(args, "--ckpt_path")
-    if flags:
-        return flags[-1]
-    path = None
+    written = [c["ckpt_path"] for c in _configs(args) if "ckpt_path" in c]
+    given = [*written, *_values(args, "--ckpt_path")]
+    return given[-1] if given else None
+
+
+def _names_model(args: Sequence[str]) -> bool:
+    """Whether a flag or a configuration says something of the model, or only help is asked for."""
+    if any(arg.startswith(("--model", "--help", "-h", "--data.help")) for arg in args):
+        return True
+    return any("model" in content for content in _configs(args))
+
+
+def _configs(args: Sequence[str]) -> list[dict[str, Any]]:
+    """The contents of the configuration files given."""
+    contents = []
     for file in [*_values(args, "--config"), *_values(args, "-c")]:
         if Path(file).is_file():
-            content = yaml.safe_load(Path(file).read_text())
-            path = content.get("ckpt_path", path) if isinstance(content, dict) else path
-    return path
+            with suppress(yaml.YAMLError):  # the parser will say what is wrong with it
+                content = yaml.safe_load(Path(file).read_text())
+                contents += [content] if isinstance(content, dict) else []
+    return contents
 
 
 def _values(args: Sequence[str], name: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Modules that remember how they were built, so that a checkpoint can describe itself.
 
 A checkpoint must be usable alone, on another machine, after the configuration that made it and the
-experts' own files are gone. Every network part therefore derives from [`Component`][], which can
-say in plain values which class it is and which arguments it was given; [`build`][] makes it again.
+experts' own files are gone. Every network part therefore derives from `Component`, which can
+say in plain values which class it is and which arguments it was given; `build` makes it again.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def build(description: Mapping[str, Any], factory_type: Any, *args: Any, where: 
     """Builds a component from its description.
 
     Args:
-        description: ``{class_path, init_args}`` as [`Component.describe`][] gives it.
+        description: ``{class_path, init_args}`` as `Component.describe` gives it.
         factory_type: ``Callable[[…], Base]``; a class that does not derive from Base is refused,
             so that a checkpoint cannot name an arbitrary callable.
         args: what the surroundings supply.
@@ -133,7 +133,7 @@ class Model(Component):
     gsd: float
 
     def forward(self, batch: Batch) -> Output:
-        """Answers a batch; see [`Output`][]."""
+        """Answers a batch; see `Output`."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward().")
 
     @property

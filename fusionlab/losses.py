@@ -92,7 +92,7 @@ class CrossEntropy(Loss):
         self.register_buffer("weights", _weights(weights, self.classes), persistent=False)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See [`Loss.compare`][]."""
+        """See `Loss.compare`."""
         total = F.cross_entropy(
             logits,
             target,
@@ -115,10 +115,10 @@ class Focal(Loss):
     Args:
         classes: class names.
         gamma: 0 is cross-entropy; the larger, the less well-classified pixels count.
-        weights: as in [`CrossEntropy`][]; the paper's alpha.
+        weights: as in `CrossEntropy`; the paper's alpha.
 
     Raises:
-        InputError: if ``gamma`` is negative, or as [`CrossEntropy`][] does.
+        InputError: if ``gamma`` is negative, or as `CrossEntropy` does.
     """
 
     weights: Tensor
@@ -133,7 +133,7 @@ class Focal(Loss):
         self.register_buffer("weights", _weights(weights, self.classes), persistent=False)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See [`Loss.compare`][]."""
+        """See `Loss.compare`."""
         # 0 where ignored
         entropy = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")
         # Kept off 0, where a power below 1 has an infinite slope.
@@ -158,7 +158,7 @@ class Dice(Loss):
         self.loss = DiceLoss("multiclass", smooth=smooth, ignore_index=IGNORE_INDEX)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See [`Loss.compare`][]."""
+        """See `Loss.compare`."""
         loss: Tensor = self.loss(logits, target)
         return loss
 
@@ -178,7 +178,7 @@ class Lovasz(Loss):
         self.loss = LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See [`Loss.compare`][]."""
+        """See `Loss.compare`."""
         if not (target != IGNORE_INDEX).any():
             return logits.sum() * 0  # the loss would be an empty tensor
         loss: Tensor = self.loss(logits, target)
@@ -216,7 +216,7 @@ class WeightedSum(Loss):
         self.terms = nn.ModuleDict({name: term(self.classes) for name, term in terms.items()})
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See [`Loss.compare`][]."""
+        """See `Loss.compare`."""
         losses = [self.weights[name] * term(logits, target) for name, term in self.terms.items()]
         return torch.stack(losses).sum()
 

@@ -15,7 +15,7 @@ from fusionlab.types import IGNORE_INDEX, class_indices
 class SegmentationMetrics(Metric):
     """IoU, F1 and accuracy from the counts of all pixels seen, exact over any number of processes.
 
-    [`compute`][] gives, as scalars in [0, 1]:
+    `compute` gives, as scalars in [0, 1]:
 
     - ``miou``: the mean IoU over all classes that occur. A class occurs if it is in the target or
       in a prediction; one that does not has no IoU (NaN) and is left out of every mean.
@@ -30,12 +30,12 @@ class SegmentationMetrics(Metric):
     Args:
         classes: class names in index order.
         scores: the classes each published convention averages over, by its name; see
-            [`Schema`][fusionlab.types.Schema].
+            `Schema`.
 
     Attributes:
         confusion: int64 ``(K, K)``, pixels by true class (row) and predicted class (column), as
             counted by this process.
-        total: the same summed over all processes; set by [`compute`][].
+        total: the same summed over all processes; set by `compute`.
     """
 
     full_state_update = False
@@ -101,7 +101,7 @@ class SegmentationMetrics(Metric):
 class ModalityShares(Metric):
     """The mean share of each modality in the decision, overall and per predicted class.
 
-    [`compute`][] gives ``<modality>`` and ``<modality>/<class>`` as scalars in [0, 1]; NaN for a
+    `compute` gives ``<modality>`` and ``<modality>/<class>`` as scalars in [0, 1]; NaN for a
     class that was never predicted.
 
     Args:
@@ -112,7 +112,7 @@ class ModalityShares(Metric):
         sums: int64 ``(M, K)``, summed shares by modality and predicted class, in millionths:
             whole numbers add up to the same on any number of processes.
         pixels: int64 ``(K,)``, pixels by predicted class.
-        total: ``(M, K)`` mean shares over all processes; set by [`compute`][].
+        total: ``(M, K)`` mean shares over all processes; set by `compute`.
     """
 
     full_state_update = False

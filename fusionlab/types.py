@@ -68,7 +68,7 @@ class Batch(TypedDict, total=False):
 
     Attributes:
         inputs: raw values per modality, in the type they were read in: an image ``(B, C, H, W)``,
-            a [`TimeSeries`][], a table ``(B, F)``… Experts scale and normalise them on the device.
+            a `TimeSeries`, a table ``(B, F)``… Experts scale and normalise them on the device.
         available: ``(B,)`` bool per modality. A missing modality is zeros with False here, never an
             absent key, so that every rank of a distributed run sees the same graph.
         target: ``(B, H, W)`` int64 class indices with `IGNORE_INDEX` where unknown, ``(B,)`` int64
@@ -279,7 +279,7 @@ class Schema:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Schema:
-        """The inverse of [`to_dict`][]."""
+        """The inverse of `to_dict`."""
         modalities = {name: Modality(**fields) for name, fields in values["modalities"].items()}
         return cls(
             modalities,

@@ -307,6 +307,10 @@ def test_a_checkpoint_that_is_not_there(runs, tmp_path):
     )
 
 
+def test_a_command_without_a_model(tmp_path):
+    fails(["predict", "--data.rasters.aerial", "x.tif"], r"predict` needs a model.*--ckpt_path")
+
+
 def test_bands_that_the_data_do_not_have(runs, flair2_root, tmp_path):
     file = config(
         tmp_path / "bands.yaml", flair2_root, pixel_expert(bands=["red", "swir"]),

@@ -15,14 +15,14 @@ from fusionlab.types import Batch, Schema, TimeSeries
 
 Split = Literal["train", "val", "test", "predict"]
 Sample = dict[str, Any]
-"""One element of a [`Batch`][], without the batch axis."""
+"""One element of a `Batch`, without the batch axis."""
 
 
 class DataModule(LightningDataModule):
     """Delivers the batch contract and nothing else.
 
     Subclasses set `schema` in `__init__` (it is handed to the model before any data are read) and
-    implement [`dataset`][].
+    implement `dataset`.
 
     Args:
         batch_size: samples per process and step.
@@ -176,7 +176,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks samples into a batch; series of different lengths are padded and marked invalid.
 
     Works on nested dicts. Text stays a list. Tensors of one key must share their shape, except for
-    the time axis of a [`TimeSeries`][].
+    the time axis of a `TimeSeries`.
     """
     return _collate(list(samples))  # type: ignore[no-any-return]
 

@@ -60,7 +60,7 @@ class Flair2DataModule(DataModule):
         max_patches: at most so many patches per split, drawn at random; a number or one per split.
         subset_seed: seed of that draw.
         classes: 13 merges the rare classes into `other`, as the baseline does; 19 keeps them.
-        augment: whether to flip and turn training samples ([`RandomD4`][]), or a transform.
+        augment: whether to flip and turn training samples (`RandomD4`), or a transform.
         modality_dropout: per modality, the probability that a training sample goes without it.
         sen_crop_size: height and width of the Sentinel-2 crop in pixels, even. The baseline takes
             40; the middle 10 cover the patch.
@@ -75,7 +75,7 @@ class Flair2DataModule(DataModule):
         mean: per modality, means of the delivered bands in physical units, instead of the
             published ones.
         std: likewise, standard deviations.
-        **loader: `batch_size`, `num_workers`, `pin_memory` and `drop_last` of [`DataModule`][].
+        **loader: `batch_size`, `num_workers`, `pin_memory` and `drop_last` of `DataModule`.
 
     Raises:
         InputError: for options that make no sense; unusable data are refused in `setup`.

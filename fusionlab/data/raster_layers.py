@@ -71,7 +71,7 @@ class Layers:
 
         Returns:
             Values ``(T, bands, size, size)`` (T = 1 for an image), where they were observed in the
-            same shape, and the offset as in [`fusionlab.data.raster_io.Patch`][].
+            same shape, and the offset as in `fusionlab.data.raster_io.Patch`.
         """
         patches = [
             read_patch(

@@ -99,7 +99,7 @@ def _per_band(values: Sequence[float]) -> Tensor:
 class Expert(Model):
     """A network for one modality: raw values in, logits out, at its own resolution.
 
-    Subclasses implement [`logits`][] and set up their layers from ``len(self.inputs)`` channels and
+    Subclasses implement `logits` and set up their layers from ``len(self.inputs)`` channels and
     ``self.num_classes`` classes.
 
     Args:
@@ -163,7 +163,7 @@ class Expert(Model):
         raise NotImplementedError(f"{type(self).__name__} does not define logits().")
 
     def forward(self, batch: Batch) -> Output:
-        """Answers for its own modality; see [`Output`][]."""
+        """Answers for its own modality; see `Output`."""
         answer = self.logits(batch["inputs"][self.modality])
         return Output(*answer) if isinstance(answer, tuple) else Output(answer)
 

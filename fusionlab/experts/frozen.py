@@ -69,7 +69,7 @@ class PretrainedExpert(Expert):
         self.rebind(schema)
 
     def rebind(self, schema: Schema) -> None:
-        """See [`Expert.rebind`][]."""
+        """See `Expert.rebind`."""
         self.expert.rebind(schema)
         self.gsd = self.expert.gsd
 
@@ -83,7 +83,7 @@ class PretrainedExpert(Expert):
         return answer[:, self.class_order]
 
     def describe(self) -> dict[str, Any]:
-        """As [`Component.describe`][], but without the file: who restores it has the weights."""
+        """As `Component.describe`, but without the file: who restores it has the weights."""
         description = super().describe()
         arguments = {
             key: value
@@ -101,7 +101,7 @@ class PretrainedExpert(Expert):
 class FrozenExpert(PretrainedExpert):
     """An expert that no longer changes: no gradient, and its BatchNorm statistics stand still.
 
-    Takes the same arguments as [`PretrainedExpert`][] and one more.
+    Takes the same arguments as `PretrainedExpert` and one more.
 
     Args:
         schema: what the data deliver.

@@ -52,7 +52,7 @@ class TSViT(Expert):
         mlp_ratio: width of a block's inner layer over `dim`.
         dropout: after attention and within the MLP of each block.
         embedding_dropout: after the position embedding.
-        modality: see [`Expert`][], as for the arguments that follow.
+        modality: see `Expert`, as for the arguments that follow.
         bands: the bands it looks at.
         scale: raw to physical units.
         mean: in physical units.
@@ -214,7 +214,7 @@ class Block(nn.Module):
         )
 
     def forward(self, tokens: Tensor, keys: Tensor | None, *, keep: int | None) -> Tensor:
-        """As [`Transformer.forward`][]; only the tokens kept are worth a query."""
+        """As `Transformer.forward`; only the tokens kept are worth a query."""
         # Sequences stand beside the heads, not beside the samples: the mask needs no copies, and
         # CUDA kernels take at most 65535 samples.
         query, key, value = rearrange(

@@ -33,14 +33,14 @@ class UNetFormer(Expert):
         backbone: a timm encoder with feature maps at strides 4, 8, 16 and 32. The weights that timm
             has for the default (``resnet18.a1_in1k``) are licensed Apache-2.0.
         pretrained: False for random weights, True for timm's (downloaded once), or the path of a
-            local weights file. A checkpoint does not need them again: [`describe`][] says False.
+            local weights file. A checkpoint does not need them again: `describe` says False.
         decode_channels: width of the decoder, divisible by `heads`.
         window_size: side of the attention windows, in cells of each feature map.
         heads: attention heads.
         dropout: before the last layer of each head.
         auxiliary: whether there is an auxiliary head (on the sum of the three attention stages),
             which answers beside the main one while training.
-        modality: see [`Expert`][], as for the arguments that follow.
+        modality: see `Expert`, as for the arguments that follow.
         bands: the bands it looks at.
         scale: raw to physical units.
         mean: in physical units.
@@ -130,7 +130,7 @@ class UNetFormerDecoder(nn.Module):
     Args:
         encoder_channels: of the maps at strides 4, 8, 16 and 32.
         num_classes: number of classes.
-        decode_channels: see [`UNetFormer`][], as for the arguments that follow.
+        decode_channels: see `UNetFormer`, as for the arguments that follow.
         window_size: side of the attention windows.
         heads: attention heads.
         dropout: before the last layer of each head.

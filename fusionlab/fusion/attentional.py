@@ -20,7 +20,7 @@ from fusionlab.fusion.pointwise import as_maps
 class Attentional(Fusion):
     """A convex combination of the logits with weights from multi-scale channel attention.
 
-    Each modality but the last has an [`MSCAM`][] over the sum of all logits; the weights are the
+    Each modality but the last has an `MSCAM` over the sum of all logits; the weights are the
     softmax over modalities of their scores, the last one's fixed at 0. With two modalities that is
     ``m * first + (1 - m) * second`` with ``m = MSCAM(first + second)``.
 
@@ -44,7 +44,7 @@ class Attentional(Fusion):
         )
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:
-        """See [`Fusion.fuse`][]."""
+        """See `Fusion.fuse`."""
         total = as_maps(logits).sum(dim=0)  # missing modalities are zeros
         scores = [attention.scores(total) for attention in self.attention]  # type: ignore[operator]
         stacked = torch.stack([*scores, torch.zeros_like(scores[0])])

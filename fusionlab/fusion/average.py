@@ -17,7 +17,7 @@ class Average(Fusion):
     """
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:
-        """See [`Fusion.fuse`][]."""
+        """See `Fusion.fuse`."""
         scores = logits.new_zeros(len(logits), *[1] * (logits.ndim - 1))
         return self.weighted_sum(logits, scores, available)
 

@@ -73,7 +73,7 @@ class ClassWeighted(Fusion):
         return ((index, row) for index, row in enumerate(rows) if row is not None)
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:
-        """See [`Fusion.fuse`][]."""
+        """See `Fusion.fuse`."""
         scores = rearrange(self.weight, "k m -> m 1 k")
         return self.weighted_sum(
             logits, scores.reshape(*scores.shape, *[1] * (logits.ndim - 3)), available

@@ -33,7 +33,7 @@ class Concat(Fusion):
         self.head = bottleneck(channels, channels, len(self.classes))
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:
-        """See [`Fusion.fuse`][]."""
+        """See `Fusion.fuse`."""
         maps = as_maps(logits)
         there = available[:, :, None, None, None]
         count = there.sum(dim=0)

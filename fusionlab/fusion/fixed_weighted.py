@@ -46,7 +46,7 @@ class FixedWeighted(Fusion):
         self.register_buffer("log_weights", log_weights, persistent=False)
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:
-        """See [`Fusion.fuse`][]."""
+        """See `Fusion.fuse`."""
         scores = self.log_weights.reshape(-1, *[1] * (logits.ndim - 1))
         return self.weighted_sum(logits, scores, available)
 

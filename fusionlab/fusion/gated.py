@@ -91,7 +91,7 @@ class Gated(Fusion):
         return priors
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:
-        """See [`Fusion.fuse`][]."""
+        """See `Fusion.fuse`."""
         maps = as_maps(logits)
         gate_input = rearrange(maps, "m b k h w -> b (m k) h w")
         if self.cloud_cover is not None:

@@ -16,7 +16,7 @@ class MSCAM(nn.Module):
     Both contexts are a bottleneck of two 1x1 convolutions with batch normalisation, the local one
     on every pixel, the global one on the mean over all pixels. The global branch has one value per
     channel and sample; with batch size 1 it is trained on its running statistics
-    ([`BatchNorm2d`][fusionlab.fusion.pointwise.BatchNorm2d]), where torch would raise.
+    (`BatchNorm2d`), where torch would raise.
 
     Args:
         channels: C of the input and of the attention.

@@ -28,7 +28,7 @@ class Alignment(Component):
     def align(
         self, maps: Tensor, grid: Grid, *, gsd: float, name: str, offset: Tensor | None
     ) -> Tensor:
-        """The alignment itself; arguments as in [`forward`][]."""
+        """The alignment itself; arguments as in `forward`."""
         raise NotImplementedError(f"{type(self).__name__} does not define align().")
 
     def forward(
@@ -41,7 +41,7 @@ class Alignment(Component):
             grid: the reference grid.
             gsd: ground sampling distance of the maps, metres.
             name: the modality they come from.
-            offset: ``(B, 2)``, see [`Batch`][fusionlab.types.Batch].
+            offset: ``(B, 2)``, see `Batch`.
 
         Returns:
             ``(B, C, grid.rows, grid.columns)``.
@@ -76,7 +76,7 @@ class CentreCrop(Alignment):
     def align(
         self, maps: Tensor, grid: Grid, *, gsd: float, name: str, offset: Tensor | None
     ) -> Tensor:
-        """See [`Alignment.align`][]."""
+        """See `Alignment.align`."""
         if name in self.size:
             rows, columns = self.size[name]
         else:
@@ -106,7 +106,7 @@ class Footprint(Alignment):
     def align(
         self, maps: Tensor, grid: Grid, *, gsd: float, name: str, offset: Tensor | None
     ) -> Tensor:
-        """See [`Alignment.align`][]."""
+        """See `Alignment.align`."""
         axes = []
         for axis, n in enumerate(grid[:2]):
             extent = maps.shape[2 + axis]

@@ -20,7 +20,7 @@ class LateFusion(Model):
     """Experts, alignment of their logits, and a fusion of them.
 
     The three steps are separate methods: frozen experts answer the same in every epoch, so
-    [`decide`][] may be computed once and [`fuse`][] be given stored answers.
+    `decide` may be computed once and `fuse` be given stored answers.
 
     Args:
         schema: what the data deliver.
@@ -28,7 +28,7 @@ class LateFusion(Model):
         fusion: the operator, built for these experts and the classes.
         alignment: how the logits come onto one grid.
         reference: the expert whose grid is the common one; the finest if not given.
-        cache: folder to keep the answers of frozen experts in, see [`AnswerCache`][]; not part of
+        cache: folder to keep the answers of frozen experts in, see `AnswerCache`; not part of
             the model that a checkpoint describes.
 
     Raises:
@@ -89,7 +89,7 @@ class LateFusion(Model):
         return {name: self.expert(name)(batch).logits for name in self.experts}
 
     def describe(self) -> dict[str, Any]:
-        """As [`Component.describe`][], but without the cache."""
+        """As `Component.describe`, but without the cache."""
         description = super().describe()
         description["init_args"].pop("cache", None)
         return description

@@ -31,7 +31,7 @@ class Task(LightningModule):
         schema: what the data deliver; linked from the data module.
         model: the model, built from the schema.
         optimizer: any torch optimiser; receives the trainable parameters only.
-        lr_scheduler: any torch scheduler, or [`WarmupCosine`][], which learns the number of steps
+        lr_scheduler: any torch scheduler, or `WarmupCosine`, which learns the number of steps
             from the trainer.
         parameter_groups: optimiser options (``lr``, ``weight_decay``) by glob over parameter names,
             e.g. ``{"model.backbone.*": {lr: 6.0e-5}}``; the first that fits counts, the rest of the
@@ -80,7 +80,7 @@ class Task(LightningModule):
         self.parameter_groups = dict(parameter_groups or {})
 
     def forward(self, batch: Batch) -> Output:
-        """The model's answer; see [`Output`][]."""
+        """The model's answer; see `Output`."""
         output: Output = self.model(batch)
         return output
 

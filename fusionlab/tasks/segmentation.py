@@ -43,7 +43,7 @@ class Evaluation(nn.Module):
 class SegmentationTask(Task):
     """Trains, tests and applies a model that gives every pixel a class.
 
-    Logs ``{train,val,test}/loss``, and for val and test the scores of [`SegmentationMetrics`][]:
+    Logs ``{train,val,test}/loss``, and for val and test the scores of `SegmentationMetrics`:
     ``miou``, one ``miou_<name>`` per convention of the data set, ``overall_accuracy``, ``f1``, and
     ``iou/<class>`` and ``f1/<class>``. A model that weights modalities also logs
     ``share/<modality>`` and ``share/<modality>/<class>``: its mean share where that class is
@@ -58,7 +58,7 @@ class SegmentationTask(Task):
         auxiliary_weight: weight of the same loss on auxiliary logits, where a model has them
             (0.4 in UNetFormer, arXiv 2109.08937).
         optimizer: any torch optimiser.
-        lr_scheduler: any torch scheduler, or [`WarmupCosine`][].
+        lr_scheduler: any torch scheduler, or `WarmupCosine`.
         parameter_groups: optimiser options by glob over parameter names.
         trained_on: set by the command line when a checkpoint is restored.
     """
