@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusionlab.cli import run as fusionlab
-from fusionlab.data.flair2_constants import CLASSES_13, COLORS_13
+from fusionlab.data.flair2.constants import CLASSES_13, COLORS_13
 from fusionlab.data.synthetic import LandscapeConfig, write_flair2, write_tile
 from fusionlab.plots import examples_figure
 

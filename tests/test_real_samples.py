@@ -7,7 +7,7 @@ import pytest
 import rasterio
 
 from fusionlab.cli import run
-from fusionlab.data.flair2_constants import COLORS_13
+from fusionlab.data.flair2.constants import COLORS_13
 
 pytestmark = pytest.mark.shared
 CONFIGS = Path(__file__).parents[1] / "configs"

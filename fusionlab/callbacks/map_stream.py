@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from fusionlab.data.raster_io import CACHE_MEGABYTES, Mask, alpha_bands, observed
+from fusionlab.data.raster.files import CACHE_MEGABYTES, Mask, alpha_bands, observed
 from fusionlab.types import IGNORE_INDEX
 
 Floats = NDArray[np.float32]

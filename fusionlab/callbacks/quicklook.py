@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from fusionlab.data.raster_io import CACHE_MEGABYTES
+from fusionlab.data.raster.files import CACHE_MEGABYTES
 from fusionlab.plots import class_map_rgb
 from fusionlab.types import IGNORE_INDEX
 

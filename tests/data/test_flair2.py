@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 from fusionlab.data import Flair2DataModule, RandomD4
-from fusionlab.data.flair2_constants import CLASSES_13, VAL_DOMAINS
-from fusionlab.data.flair2_super_area import open_array
+from fusionlab.data.flair2.constants import CLASSES_13, VAL_DOMAINS
+from fusionlab.data.flair2.super_area import open_array
 from fusionlab.errors import InputError
 
 

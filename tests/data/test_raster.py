@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from fusionlab.data.base import collate
 from fusionlab.data.raster import RasterDataModule
-from fusionlab.data.raster_io import Handles, inspect, read_patch
-from fusionlab.data.windows import WholeSources, starts
+from fusionlab.data.raster.files import Handles, inspect, read_patch
+from fusionlab.data.raster.windows import WholeSources, starts
 from fusionlab.errors import InputError
 from fusionlab.types import Modality, Schema, TimeSeries
 

@@ -15,10 +15,10 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from fusionlab.data.base import DataModule, Sample, Split
-from fusionlab.data.raster_io import RasterFile, expand, inspect, intersects, metres, same_gsd
-from fusionlab.data.raster_layers import Layers, check_crs, image_layers, series_layers
-from fusionlab.data.raster_windows import RasterWindows
-from fusionlab.data.windows import WholeSources
+from fusionlab.data.raster.dataset import RasterWindows
+from fusionlab.data.raster.files import RasterFile, expand, inspect, intersects, metres, same_gsd
+from fusionlab.data.raster.layers import Layers, check_crs, image_layers, series_layers
+from fusionlab.data.raster.windows import WholeSources
 from fusionlab.errors import InputError
 from fusionlab.types import Batch, Schema
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fusionlab.data.raster_io import Mask, Values
+from fusionlab.data.raster.files import Mask, Values
 
 
 def fill(

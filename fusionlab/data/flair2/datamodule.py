@@ -13,11 +13,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fusionlab.data import flair2_constants as constants
-from fusionlab.data import flair2_index as index
 from fusionlab.data.base import DataModule, Split, Transform
-from fusionlab.data.flair2_dataset import AerialSource, Flair2Dataset, SeriesSource, read_grid
-from fusionlab.data.flair2_super_area import SeriesOptions
+from fusionlab.data.flair2 import constants, index
+from fusionlab.data.flair2.dataset import AerialSource, Flair2Dataset, SeriesSource, read_grid
+from fusionlab.data.flair2.super_area import SeriesOptions
 from fusionlab.data.transforms import ModalityDropout, RandomD4, SampleTransform
 from fusionlab.errors import InputError
 from fusionlab.types import Modality, Schema

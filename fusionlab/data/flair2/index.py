@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fusionlab.data.flair2_constants import CENTROIDS_PATTERN, FOLDER_NAMES
+from fusionlab.data.flair2.constants import CENTROIDS_PATTERN, FOLDER_NAMES
 from fusionlab.errors import InputError
 
 _DOMAIN = re.compile(r"^D\d{3}_\d{4}$")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionlab.data import time_series
-from fusionlab.data.flair2_constants import SENTINEL2
+from fusionlab.data.flair2.constants import SENTINEL2
 from fusionlab.errors import InputError
 from fusionlab.types import TimeSeries
 

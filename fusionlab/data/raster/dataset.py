@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 
 from fusionlab.data import time_series
 from fusionlab.data.base import Sample
-from fusionlab.data.raster_fill import fill, neutral_values
-from fusionlab.data.raster_io import Handles, Mask, RasterFile, Values, metres
-from fusionlab.data.raster_layers import Layers
-from fusionlab.data.windows import starts
+from fusionlab.data.raster.files import Handles, Mask, RasterFile, Values, metres
+from fusionlab.data.raster.fill import fill, neutral_values
+from fusionlab.data.raster.layers import Layers
+from fusionlab.data.raster.windows import starts
 from fusionlab.errors import InputError
 from fusionlab.types import Schema, TimeSeries
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fusionlab.data.base import Sample, Transform
-from fusionlab.data.flair2_constants import AERIAL, CLASSES_19
-from fusionlab.data.flair2_index import Centroids, Patch
-from fusionlab.data.flair2_super_area import SeriesOptions, SuperArea, open_array, series_dtype
+from fusionlab.data.flair2.constants import AERIAL, CLASSES_19
+from fusionlab.data.flair2.index import Centroids, Patch
+from fusionlab.data.flair2.super_area import SeriesOptions, SuperArea, open_array, series_dtype
 from fusionlab.errors import InputError
 from fusionlab.types import Placement, TimeSeries
 

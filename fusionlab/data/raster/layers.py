@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.raster_io import (
+from fusionlab.data.raster.files import (
     Handles,
     Mask,
     RasterFile,
@@ -71,7 +71,7 @@ class Layers:
 
         Returns:
             Values ``(T, bands, size, size)`` (T = 1 for an image), where they were observed in the
-            same shape, and the offset as in `fusionlab.data.raster_io.Patch`.
+            same shape, and the offset as in `fusionlab.data.raster.files.Patch`.
         """
         patches = [
             read_patch(
