@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     content = read_file(path)
     state_dict = find_state_dict(content, where=str(path))
-    hyper_parameters = content.get("hyper_parameters", {})
-    return Checkpoint(Path(path), strip_prefixes(state_dict), dict(hyper_parameters))
+    hyper_parameters = dict(content.get("hyper_parameters", {}))
+    if "model" in hyper_parameters:  # a task of ours: its loss and metrics may have buffers too
+        state_dict = {key: v for key, v in state_dict.items() if key.startswith("model.")}
+    return Checkpoint(Path(path), strip_prefixes(state_dict), hyper_parameters)
 
 
 def find_state_dict(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
@@ -131,7 +133,6 @@ def load_weights(
     *,
     where: str,
     strict: bool = True,
-    may_miss: Iterable[str] = (),
 ) -> None:
     """Copies weights into a module, and refuses to do so by half.
 
@@ -140,12 +141,11 @@ def load_weights(
         state_dict: tensors by name.
         where: the file they come from, for the messages.
         strict: whether every parameter and every tensor must find its partner.
-        may_miss: prefixes of parameters that need not be in the file even when strict.
 
     Raises:
         InputError: as `check_weights`.
     """
-    matching = check_weights(module, state_dict, where=where, strict=strict, may_miss=may_miss)
+    matching = check_weights(module, state_dict, where=where, strict=strict)
     module.load_state_dict({key: state_dict[key] for key in matching}, strict=False)
 
 
@@ -155,7 +155,6 @@ def check_weights(
     *,
     where: str,
     strict: bool = True,
-    may_miss: Iterable[str] = (),
 ) -> set[str]:
     """Whether weights fit a module, without loading them.
 
@@ -164,7 +163,6 @@ def check_weights(
         state_dict: tensors by name.
         where: the file they come from, for the messages.
         strict: whether every parameter and every tensor must find its partner.
-        may_miss: prefixes of parameters that need not be in the file even when strict.
 
     Returns:
         The names that both have.
@@ -180,9 +178,7 @@ def check_weights(
         for key in sorted(matching)
         if state_dict[key].shape != own[key].shape
     ]
-    missing = sorted(
-        key for key in own.keys() - matching if not any(key.startswith(p) for p in may_miss)
-    )
+    missing = sorted(own.keys() - matching)
     unexpected = sorted(state_dict.keys() - matching)
     name = type(module).__name__
     advice = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor, nn
@@ -63,11 +63,13 @@ class Component(nn.Module):
         if isinstance(part, Component):
             return part.describe()
         if isinstance(part, nn.ModuleDict):
-            return {
-                key: module.describe()
-                for key, module in part.items()
-                if isinstance(module, Component)
-            }
+            parts = {key: m.describe() for key, m in part.items() if isinstance(m, Component)}
+            if len(parts) == len(part):
+                return parts
+        if isinstance(part, nn.ModuleList):
+            listed = [module.describe() for module in part if isinstance(module, Component)]
+            if len(listed) == len(part):
+                return listed
         return _plain(value, where=f"argument {name!r} of {type(self).__name__}")
 
 
@@ -104,7 +106,12 @@ def build(description: Mapping[str, Any], factory_type: Any, *args: Any, where: 
             parser.parse_object({"part": dict(description)})
         ).part
     except ArgumentError as error:
-        raise InputError(f"Cannot build the part described in {where}: {error}") from error
+        wanted = get_args(factory_type)[-1].__name__
+        raise InputError(
+            f"{where} describes a {description.get('class_path')}, which cannot be built as a part "
+            f"of the kind {wanted}: it is of another kind, is not installed here, or does not take "
+            f"the arguments {list(description.get('init_args', {}))}."
+        ) from error
     return factory(*args)
 
 
@@ -131,6 +138,11 @@ class Model(Component):
 
     reference: str
     gsd: float
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities it looks at."""
+        raise NotImplementedError(f"{type(self).__name__} does not define modalities.")
 
     def forward(self, batch: Batch) -> Output:
         """Answers a batch; see `Output`."""

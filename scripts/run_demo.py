@@ -75,7 +75,7 @@ def train_and_test(model: str, seed: int, args: list[object], output: Path) -> R
     """Trains a model, tests it on unseen domains, and reads what the test left."""
     seconds = run("fit", *args, "--output", output)
     # The test asks the experts themselves, not the store that training used.
-    fresh = [] if model in EXPERTS else ["--model.model.cache", "null"]
+    fresh = [] if model in EXPERTS else ["--model.model.cache", ""]
     run("test", *args, *fresh, "--output", output, "--ckpt_path", output / "best.ckpt")
     scores = json.loads((output / "test_metrics.json").read_text())
     return Result(

@@ -70,3 +70,24 @@ def test_describe_survives_deepcopy_and_pickle():
     for twin in (copy.deepcopy(expert), pickle.loads(pickle.dumps(expert))):
         twin.load_state_dict(expert.state_dict())
         assert twin.describe() == expert.describe()
+
+
+def test_lists_of_parts_are_described():
+    class Stack(Component):
+        def __init__(self, schema, *, parts):
+            super().__init__()
+            self.parts = nn.ModuleList(make(schema.only("a")) for make in parts)
+
+    described = Stack(SCHEMA, parts=[partial(PixelExpert, width=2), PixelExpert]).describe()
+    assert [part["init_args"] for part in described["init_args"]["parts"]] == [{"width": 2}, {}]
+
+
+def test_a_model_that_no_checkpoint_could_hold_is_refused_before_training():
+    from fusionlab.tasks import SegmentationTask
+
+    class Odd(PixelExpert):
+        def __init__(self, schema, *, layer, **contract):
+            super().__init__(schema, **contract)
+
+    with pytest.raises(InputError, match=r"No checkpoint could be saved.*'layer'"):
+        SegmentationTask(SCHEMA.only("a"), partial(Odd, layer=nn.ReLU()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,14 @@ class Report(Callback):
             return
         self.output.mkdir(parents=True, exist_ok=True)
         scores: dict[str, Any] = {
-            name: float(value)
+            name: float(value) if math.isfinite(value) else None  # a class that does not occur
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{stage}/")
         }
         scores["trained_parameters"] = sum(
             p.numel() for p in pl_module.parameters() if p.requires_grad
         )
-        text = json.dumps(scores, indent=2)
+        text = json.dumps(scores, indent=2, allow_nan=False)
         (self.output / f"{stage}_metrics.json").write_text(text)
         assert isinstance(pl_module, Task)
         confusion = pl_module.confusion(stage)

@@ -84,7 +84,16 @@ class InputContract(nn.Module):
         return len(self.bands)
 
     def forward(self, raw: Tensor) -> Tensor:
-        """``(..., C, H, W)`` raw values of any type to ``(..., bands, H, W)`` float32."""
+        """``(..., C, H, W)`` raw values of any type to ``(..., bands, H, W)`` float32.
+
+        Raises:
+            InputError: for a whole series, whose dates a caller must not forget.
+        """
+        if isinstance(raw, TimeSeries):
+            raise InputError(
+                f"{self.where} passed a TimeSeries to self.inputs: pass series.values, and leave "
+                "out the dates where series.valid is False."
+            )
         values = raw.float()
         if not self.all_bands:
             values = values[..., self.index, :, :]
@@ -162,10 +171,21 @@ class Expert(Model):
         """Logits ``(B, K, h, w)`` of raw values, with auxiliary ones beside them or not."""
         raise NotImplementedError(f"{type(self).__name__} does not define logits().")
 
+    def features(self, values: Tensor | TimeSeries) -> Tensor:
+        """Features or an embedding of raw values, for models that fuse before the decision."""
+        raise NotImplementedError(f"{type(self).__name__} gives no features.")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The one it looks at."""
+        return (self.modality,)
+
     def forward(self, batch: Batch) -> Output:
         """Answers for its own modality; see `Output`."""
         answer = self.logits(batch["inputs"][self.modality])
-        return Output(*answer) if isinstance(answer, tuple) else Output(answer)
+        if isinstance(answer, tuple):
+            return Output(answer[0], auxiliary=(answer[1],))
+        return Output(answer)
 
     def explain(self, batch: Batch) -> Explanation:
         """One modality decides alone: its share is 1 everywhere."""

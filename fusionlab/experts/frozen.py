@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from fusionlab.checkpoints import Checkpoint, load_weights, read_checkpoint
 from fusionlab.component import build
 from fusionlab.errors import InputError
-from fusionlab.experts.base import Expert, ExpertFactory
+from fusionlab.experts.base import Expert, ExpertFactory, InputContract
 from fusionlab.types import Schema, TimeSeries
 
 
@@ -50,12 +49,14 @@ class PretrainedExpert(Expert):
     ) -> None:
         super(Expert, self).__init__()
         self.sha256 = sha256
-        if checkpoint is None:
-            if expert is None:
-                raise InputError(
-                    f"{type(self).__name__} needs `checkpoint:` (a file with trained weights)."
-                )
+        if expert is not None and (trained_on or checkpoint is None):
+            # A fused checkpoint is being restored: it holds the weights itself, and what the user's
+            # configuration says of the file they came from, no longer needed, does not matter.
             self.expert = expert(Schema.from_dict(trained_on) if trained_on else schema)
+        elif checkpoint is None:
+            raise InputError(
+                f"{type(self).__name__} needs `checkpoint:` (a file with trained weights)."
+            )
         else:
             source = read_checkpoint(checkpoint)
             self.sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
@@ -71,7 +72,18 @@ class PretrainedExpert(Expert):
     def rebind(self, schema: Schema) -> None:
         """See `Expert.rebind`."""
         self.expert.rebind(schema)
+        self.schema = self.expert.schema
         self.gsd = self.expert.gsd
+
+    @property
+    def inputs(self) -> InputContract:  # type: ignore[override]
+        """The input contract of the expert inside."""
+        return self.expert.inputs
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """As those of the expert inside."""
+        return self.expert.modalities
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of the expert, its classes in the order of the data."""
@@ -81,6 +93,10 @@ class PretrainedExpert(Expert):
         if isinstance(answer, tuple):
             return answer[0][:, self.class_order], answer[1][:, self.class_order]
         return answer[:, self.class_order]
+
+    def features(self, values: Tensor | TimeSeries) -> Tensor:
+        """Features of the expert inside."""
+        return self.expert.features(values)
 
     def describe(self) -> dict[str, Any]:
         """As `Component.describe`, but without the file: who restores it has the weights."""
@@ -150,20 +166,28 @@ class FrozenExpert(PretrainedExpert):
         answer = super().logits(values)
         return answer[0] if isinstance(answer, tuple) else answer
 
+    @torch.no_grad()
+    def features(self, values: Tensor | TimeSeries) -> Tensor:
+        """Features without a graph."""
+        return super().features(values)
+
 
 def _build_expert(source: Checkpoint, expert: ExpertFactory | None, schema: Schema) -> Expert:
     """The expert that a checkpoint describes, or the one that was named for it."""
     where = str(source.path)
+    own = source.hyper_parameters.get("trained_on")
     if expert is not None:
-        return expert(schema)
+        return expert(Schema.from_dict(own) if own else schema)
     if not source.describes_model:
         raise InputError(
             f"{where} holds weights but does not say of which model. Name the architecture beside "
             "it, e.g. `expert: {class_path: UNetFormer, init_args: {backbone: resnet18}}`."
         )
-    trained_on: Mapping[str, Any] = source.hyper_parameters["trained_on"]
     model: nn.Module = build(
-        source.hyper_parameters["model"], ExpertFactory, Schema.from_dict(trained_on), where=where
+        source.hyper_parameters["model"],
+        ExpertFactory,
+        Schema.from_dict(source.hyper_parameters["trained_on"]),
+        where=where,
     )
     assert isinstance(model, Expert)
     return model

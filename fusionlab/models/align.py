@@ -1,8 +1,8 @@
 """Alignment: bringing expert outputs onto one reference grid.
 
 Experts answer at their own resolution and extent: an aerial image of 512 pixels at 0.2 m, say, and
-a Sentinel-2 crop of 40 pixels at 10 m around the same place. Both alignments assume that the
-centres coincide, unless the data say by how much they do not (``offset``).
+a Sentinel-2 crop of 40 pixels at 10 m around the same place. The centres coincide; where the data
+know better, they say by how much they do not (``offset``), which `Footprint` heeds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Alignment(Component):
             maps: ``(B, C, h, w)``.
             grid: the reference grid.
             gsd: ground sampling distance of the maps, metres.
-            name: the modality they come from.
+            name: the expert they come from.
             offset: ``(B, 2)``, see `Batch`.
 
         Returns:
@@ -59,7 +59,7 @@ class CentreCrop(Alignment):
     10 m are stretched over 102.4 m, which shifts the edges by up to 1.2 m; `Footprint` does not.
 
     Args:
-        size: pixels to keep per modality, one number or rows and columns; by default as many whole
+        size: pixels to keep per expert, one number or rows and columns; by default as many whole
             pixels as fit the reference's footprint.
 
     Raises:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fusionlab.experts import Expert, FrozenExpert
-from fusionlab.types import Batch, TimeSeries
+from fusionlab.types import Batch, Output, TimeSeries
 
 
 class AnswerCache:
@@ -35,11 +35,11 @@ class AnswerCache:
         self.folder = Path(folder)
         self._identities: dict[int, bytes] = {}
 
-    def ask(self, expert: Expert, batch: Batch) -> Tensor:
-        """Logits of an expert, from the store where they are known."""
+    def ask(self, expert: Expert, batch: Batch) -> Output:
+        """The answer of an expert, from the store where it is known."""
         if not isinstance(expert, FrozenExpert) or expert.sha256 is None or not expert.evaluate:
-            logits: Tensor = expert(batch).logits
-            return logits
+            answer: Output = expert(batch)
+            return answer
         values = batch["inputs"][expert.modality]
         keys = _keys(self._identity(expert), values)
         paths = [self.folder / key[:2] / f"{key}.npy" for key in keys]
@@ -52,10 +52,11 @@ class AnswerCache:
         if not all(known):
             new = [i for i, there in enumerate(known) if not there]
             fresh = expert.logits(_pick(values, new)).half()
-            for i, answer in zip(new, fresh, strict=True):
-                answers[i] = answer
-                _save(paths[i], answer)
-        return torch.stack([answer.to(device) for answer in answers if answer is not None]).float()
+            for i, logits in zip(new, fresh, strict=True):
+                answers[i] = logits
+                _save(paths[i], logits)
+        stacked = torch.stack([answer.to(device) for answer in answers if answer is not None])
+        return Output(stacked.float())
 
     def _identity(self, expert: FrozenExpert) -> bytes:
         if id(expert) not in self._identities:

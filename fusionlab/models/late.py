@@ -28,8 +28,8 @@ class LateFusion(Model):
         fusion: the operator, built for these experts and the classes.
         alignment: how the logits come onto one grid.
         reference: the expert whose grid is the common one; the finest if not given.
-        cache: folder to keep the answers of frozen experts in, see `AnswerCache`; not part of
-            the model that a checkpoint describes.
+        cache: folder to keep the answers of frozen experts in, see `AnswerCache`; none if empty.
+            Not part of the model that a checkpoint describes.
 
     Raises:
         InputError: for fewer than two experts, an unknown reference, or experts that do not share
@@ -44,7 +44,7 @@ class LateFusion(Model):
         fusion: FusionFactory = Average,
         alignment: AlignmentFactory = CentreCrop,
         reference: str | None = None,
-        cache: str | None = None,
+        cache: str = "",
     ) -> None:
         super().__init__()
         built = {name: make(schema.only(name)) for name, make in experts.items()}
@@ -60,10 +60,11 @@ class LateFusion(Model):
         gsd = {name: expert.gsd for name, expert in built.items()}
         if reference is not None and reference not in built:
             raise InputError(f"reference {reference!r} is none of the experts {list(built)}.")
-        self.reference = reference or min(gsd, key=lambda name: gsd[name])
-        self.gsd = gsd[self.reference]
+        self.reference_expert = reference or min(gsd, key=lambda name: gsd[name])
+        self.reference = built[self.reference_expert].modality
+        self.gsd = gsd[self.reference_expert]
         self.alignment = alignment()
-        self.cache = AnswerCache(cache) if cache is not None else None
+        self.cache = AnswerCache(cache) if cache else None
 
     def expert(self, name: str) -> Expert:
         """An expert by name."""
@@ -76,17 +77,25 @@ class LateFusion(Model):
         """Names of the experts."""
         return tuple(self.experts)
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of all experts, each once."""
+        return tuple(dict.fromkeys(self.expert(name).modality for name in self.experts))
+
     def rebind(self, schema: Schema) -> None:
         """Reads from data that deliver other bands, another order or another encoding."""
         for name in self.experts:
             self.expert(name).rebind(schema)
-        self.gsd = self.expert(self.reference).gsd
+        self.gsd = self.expert(self.reference_expert).gsd
 
     def decide(self, batch: Batch) -> dict[str, Tensor]:
         """Logits of every expert at its own resolution."""
+        return {name: answer.logits for name, answer in self._ask(batch).items()}
+
+    def _ask(self, batch: Batch) -> dict[str, Output]:
         if self.cache is not None:
             return {name: self.cache.ask(self.expert(name), batch) for name in self.experts}
-        return {name: self.expert(name)(batch).logits for name in self.experts}
+        return {name: self.experts[name](batch) for name in self.experts}
 
     def describe(self) -> dict[str, Any]:
         """As `Component.describe`, but without the cache."""
@@ -96,13 +105,31 @@ class LateFusion(Model):
 
     def fuse(self, logits: dict[str, Tensor], batch: Batch) -> Output:
         """Aligns and fuses the experts' logits."""
-        aligned, available, cloud_cover = self._align(logits, batch)
-        fused: Fused = self.fusion(aligned, available, cloud_cover)
+        fused = self._fuse(*self._align(logits, batch))
         return Output(fused.logits, weights=fused.weights)
 
     def forward(self, batch: Batch) -> Output:
-        """Experts, alignment, fusion."""
-        return self.fuse(self.decide(batch), batch)
+        """Experts, alignment, fusion. Auxiliary logits are those of experts that still train."""
+        answers = self._ask(batch)
+        fused = self.fuse({name: answer.logits for name, answer in answers.items()}, batch)
+        grid = Grid(fused.logits.shape[-2], fused.logits.shape[-1], self.gsd)
+        auxiliary = tuple(
+            self._on_grid(name, logits, grid, batch)
+            for name, answer in answers.items()
+            for logits in answer.auxiliary
+        )
+        return fused._replace(auxiliary=auxiliary)
+
+    def _fuse(
+        self,
+        logits: dict[str, Tensor],
+        available: dict[str, Tensor],
+        cloud_cover: dict[str, Tensor],
+    ) -> Fused:
+        # Fusion is cheap and sums exponentials: float32 also where experts ran in half precision.
+        with torch.autocast(next(iter(logits.values())).device.type, enabled=False):
+            fused: Fused = self.fusion(logits, available, cloud_cover)
+        return fused
 
     def explain(self, batch: Batch) -> Explanation:
         """The fused answer and each expert's share in it.
@@ -112,7 +139,7 @@ class LateFusion(Model):
         without it, relative to the others.
         """
         aligned, available, cloud_cover = self._align(self.decide(batch), batch)
-        fused: Fused = self.fusion(aligned, available, cloud_cover)
+        fused = self._fuse(aligned, available, cloud_cover)
         predicted = fused.logits.argmax(dim=1, keepdim=True)
         if fused.weights is not None:
             shares = {
@@ -124,7 +151,7 @@ class LateFusion(Model):
         drops = []
         for name in self.experts:
             without = {**available, name: torch.zeros_like(available[name])}
-            logits = self.fusion(aligned, without, cloud_cover).logits
+            logits = self._fuse(aligned, without, cloud_cover).logits
             drop = chosen - logits.softmax(dim=1).gather(1, predicted).squeeze(1)
             there = available[name].reshape(-1, *[1] * (drop.ndim - 1))
             drops.append(drop.clamp(min=1e-6) * there)
@@ -137,22 +164,22 @@ class LateFusion(Model):
     def _align(
         self, logits: dict[str, Tensor], batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        modality = {name: self.expert(name).modality for name in self.experts}
-        available = {name: batch["available"][modality[name]] for name in self.experts}
-        # Fusion is cheap and sums exponentials: float32 also where experts ran in half precision.
+        available = {name: batch["available"][self.expert(name).modality] for name in self.experts}
         logits = {name: value.float() for name, value in logits.items()}
-        reference = logits[self.reference]
+        reference = logits[self.reference_expert]
         if reference.ndim == 2:
             return logits, available, {}
         grid = Grid(reference.shape[-2], reference.shape[-1], self.gsd)
-        offsets = batch.get("offset", {})
-        aligned = {}
+        aligned = {name: self._on_grid(name, maps, grid, batch) for name, maps in logits.items()}
         cloud_cover = {}
-        for name, value in logits.items():
-            source = {"gsd": self.expert(name).gsd, "name": modality[name]}
-            offset = offsets.get(modality[name])
-            aligned[name] = self.alignment(value, grid, offset=offset, **source)
-            cover = batch.get("cloud_cover", {}).get(modality[name])
+        for name in self.experts:
+            cover = batch.get("cloud_cover", {}).get(self.expert(name).modality)
             if cover is not None:
-                cloud_cover[name] = self.alignment(cover.float(), grid, offset=offset, **source)
+                cloud_cover[name] = self._on_grid(name, cover.float(), grid, batch)
         return aligned, available, cloud_cover
+
+    def _on_grid(self, name: str, maps: Tensor, grid: Grid, batch: Batch) -> Tensor:
+        expert = self.expert(name)
+        offset = batch.get("offset", {}).get(expert.modality)
+        aligned: Tensor = self.alignment(maps, grid, gsd=expert.gsd, name=name, offset=offset)
+        return aligned

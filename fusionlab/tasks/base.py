@@ -57,10 +57,10 @@ class Task(LightningModule):
         super().__init__()
         self.data_schema = schema
         self.schema = Schema.from_dict(trained_on) if trained_on else schema
-        if not self.schema.classes:
+        if not self.schema.modalities:
             raise InputError(
-                "The data name no classes, so a model cannot be built from them. Restore a trained "
-                "one with --ckpt_path, which brings its classes along."
+                "The data do not say what they deliver, so a model cannot be built from them. "
+                "Restore a trained one with --ckpt_path, which says what it needs."
             )
         if schema.classes and set(schema.classes) != set(self.schema.classes):
             raise InputError(
@@ -75,6 +75,10 @@ class Task(LightningModule):
         self.model = model(self.schema)
         if schema.modalities and schema.modalities != self.schema.modalities:
             self.model.rebind(schema)
+        try:
+            self.model.describe()
+        except TypeError as error:
+            raise InputError(f"No checkpoint could be saved of this model. {error}") from error
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.parameter_groups = dict(parameter_groups or {})
@@ -99,6 +103,10 @@ class Task(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over trainable parameters in their groups, and the schedule."""
         optimizer = self.optimizer(self._groups())
+        self._options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -115,6 +123,19 @@ class Task(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": interval},
         }
+
+    def on_train_start(self) -> None:
+        """What the user says of the optimiser today wins over what a resumed checkpoint stores."""
+        if self.trainer.ckpt_path is None:
+            return
+        optimizer = self.trainer.optimizers[0]
+        scheduled = self.lr_scheduler is not None
+        for group, options in zip(optimizer.param_groups, self._options, strict=True):
+            kept = {"lr", "initial_lr"} if scheduled else set()
+            group.update({k: v for k, v in options.items() if k not in kept})
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, WarmupCosine):
+            scheduler.set_total_steps(scheduler.total_steps)
 
     def _groups(self) -> list[dict[str, Any]]:
         groups: dict[str, list[Parameter]] = {pattern: [] for pattern in self.parameter_groups}
@@ -134,8 +155,7 @@ class Task(LightningModule):
         if not rest and not any(groups.values()):
             raise InputError(
                 f"{type(self.model).__name__} has nothing to train: every part is frozen or has no "
-                "parameters. Such a fusion (average, fixed weights) needs no fit: run "
-                "`fusionlab test` on the same configuration."
+                "parameters. It can be tested as it is."
             )
         named = [
             {"params": parameters, **self.parameter_groups[pattern]}

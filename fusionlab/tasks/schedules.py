@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from fusionlab.errors import InputError
 
 
 class WarmupCosine(LambdaLR):
@@ -29,17 +32,28 @@ class WarmupCosine(LambdaLR):
         total_steps: int = 1,
     ) -> None:
         if not 0 <= warmup < 1:
-            raise ValueError(f"warmup is a fraction of the run in [0, 1), got {warmup}.")
+            raise InputError(f"warmup is a fraction of the run in [0, 1), got {warmup}.")
         self.warmup = warmup
         self.final_factor = final_factor
         self.total_steps = total_steps
         super().__init__(optimizer, self.factor)
 
     def set_total_steps(self, total_steps: int) -> None:
-        """Sets the length of the run; call before the first step."""
+        """Sets the length of the run."""
         self.total_steps = max(1, total_steps)
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base_lr * self.factor(self.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far it has come. What it was set up with is not restored: the user may change it."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on at the step where it was, with the learning rates of today."""
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = state_dict["_step_count"]
+        self.set_total_steps(self.total_steps)
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def factor(self, step: int) -> float:
         """Factor on the learning rate at a step."""

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from fusionlab.errors import InputError
 from fusionlab.fusion import Fusion
 from fusionlab.losses import CrossEntropy, LossFactory
 from fusionlab.metrics import ModalityShares, SegmentationMetrics
@@ -84,6 +85,8 @@ class SegmentationTask(Task):
             parameter_groups=parameter_groups,
             trained_on=trained_on,
         )
+        if not self.schema.classes:
+            raise InputError("Segmentation needs class names, but the data name none.")
         self.loss = loss(self.schema.classes)
         self.alignment = alignment()
         self.auxiliary_weight = auxiliary_weight
@@ -97,10 +100,13 @@ class SegmentationTask(Task):
         """Loss of a batch, auxiliary logits included."""
         output: Output = self(batch)
         target = self.target(batch)
+        # Nothing can be learned from a sample of which nothing was seen.
+        seen = torch.stack([batch["available"][name] for name in self.model.modalities]).any(dim=0)
+        target = torch.where(seen[:, None, None], target, torch.full_like(target, IGNORE_INDEX))
         loss: Tensor = self.loss(self._on_target(output.logits, batch), target)
-        if output.auxiliary is not None:
-            auxiliary = self._on_target(output.auxiliary, batch)
-            loss = loss + self.auxiliary_weight * self.loss(auxiliary, target)
+        for logits in output.auxiliary:
+            auxiliary = self.loss(self._on_target(logits, batch), target)
+            loss = loss + self.auxiliary_weight * auxiliary
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
         return loss
 

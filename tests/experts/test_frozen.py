@@ -123,3 +123,51 @@ def test_unless_told_otherwise(checkpoint):
 def test_without_anything_it_says_what_it_needs():
     with pytest.raises(InputError, match="needs `checkpoint:`"):
         FrozenExpert(schema())
+
+
+def test_a_restored_description_beside_the_file_needs_no_file(trained, checkpoint, tmp_path):
+    # As when a configuration that names the file is merged with a fused checkpoint's description.
+    description = FrozenExpert(schema(), checkpoint=checkpoint).describe()["init_args"]
+    (tmp_path / "expert.ckpt").unlink()
+    again = FrozenExpert(
+        schema(classes=("water", "wood", "road")),
+        checkpoint=checkpoint,
+        expert=partial(PixelExpert, width=6),
+        trained_on=description["trained_on"],
+    )
+    assert again.class_order == [2, 0, 1]
+    assert again.schema.modalities["aerial"].bands == BANDS
+
+
+def test_an_architecture_named_beside_our_checkpoint_keeps_its_classes(trained, checkpoint):
+    frozen = FrozenExpert(
+        schema(classes=("water", "wood", "road")),
+        checkpoint=checkpoint,
+        expert=partial(PixelExpert, width=6),
+    )
+    assert torch.equal(frozen.logits(images()), trained.logits(images())[:, [2, 0, 1]])
+
+
+def test_a_fine_tuned_expert_can_be_frozen(checkpoint, trained, tmp_path):
+    tuned = PretrainedExpert(schema(), checkpoint=checkpoint).eval()
+    content = {
+        "state_dict": {
+            **{f"model.{k}": v for k, v in tuned.state_dict().items()},
+            "loss.steps": torch.zeros(1),  # a buffer of a user's own loss
+        },
+        "hyper_parameters": {"model": tuned.describe(), "trained_on": schema().to_dict()},
+    }
+    torch.save(content, tmp_path / "tuned.ckpt")
+    frozen = FrozenExpert(schema(), checkpoint=str(tmp_path / "tuned.ckpt"))
+    assert torch.equal(frozen.logits(images()), trained.logits(images()))
+    assert frozen.inputs is frozen.expert.inputs
+
+
+def test_a_fused_checkpoint_is_no_expert(tmp_path, checkpoint):
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["model"] = {
+        "class_path": "fusionlab.models.LateFusion", "init_args": {"experts": {}},
+    }  # fmt: skip
+    torch.save(content, tmp_path / "fused.ckpt")
+    with pytest.raises(InputError, match=r"fused\.ckpt describes a fusionlab\.models\.LateFusion"):
+        FrozenExpert(schema(), checkpoint=str(tmp_path / "fused.ckpt"))

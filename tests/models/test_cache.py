@@ -18,7 +18,7 @@ def model(tmp_path) -> LateFusion:
         path = tmp_path / f"{name}.ckpt"
         torch.save(
             {
-                "state_dict": expert.state_dict(),
+                "state_dict": {f"model.{k}": v for k, v in expert.state_dict().items()},
                 "hyper_parameters": {
                     "model": expert.describe(), "trained_on": SCHEMA.only(name).to_dict()
                 },
@@ -70,7 +70,7 @@ def test_changed_input_and_changed_experts_are_asked_again(model, tmp_path, monk
     assert asked == [1]
     # The same file name, other weights: another expert.
     content = torch.load(tmp_path / "s2.ckpt", weights_only=True)
-    content["state_dict"]["layers.0.weight"] += 1
+    content["state_dict"]["model.layers.0.weight"] += 1
     torch.save(content, tmp_path / "s2.ckpt")
     retrained = LateFusion(
         SCHEMA,
