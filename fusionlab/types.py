@@ -7,7 +7,7 @@ the device and the DataLoader pins it without help; modalities are known by name
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, TypedDict
 
 from torch import Tensor
@@ -97,13 +97,13 @@ class Output(NamedTuple):
 
     Attributes:
         logits: ``(B, K, H, W)`` or ``(B, K)``.
-        auxiliary: logits of an auxiliary head, only while training.
+        auxiliary: logits of auxiliary heads, only while training.
         weights: per modality, its share in the decision, ``(B or 1, K or 1, H or 1, W or 1)``, in
             [0, 1]; the shares of all modalities sum to 1. None where a model has no such notion.
     """
 
     logits: Tensor
-    auxiliary: Tensor | None = None
+    auxiliary: tuple[Tensor, ...] = ()
     weights: dict[str, Tensor] | None = None
 
 
@@ -118,6 +118,9 @@ class Modality:
         mean: per band, mean in physical units, as published for the data set; 0 if empty.
         std: per band, standard deviation in physical units; 1 if empty.
         temporal: whether it is a series of images.
+        preparation: how samples were made of the raw data, by name and in plain values, e.g.
+            ``{"crop_size": 40, "monthly_means": True}``. It travels in checkpoints, so that new
+            data can be made the same way; empty where there is nothing to repeat.
     """
 
     bands: tuple[str, ...]
@@ -126,6 +129,8 @@ class Modality:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     temporal: bool = False
+    # A plain dict, which `asdict` copies; unhashable, but two of them compare.
+    preparation: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         n = len(self.bands)
@@ -137,6 +142,7 @@ class Modality:
                 )
             object.__setattr__(self, name, values)  # lists, as checkpoints hold them, included
         object.__setattr__(self, "bands", tuple(self.bands))
+        object.__setattr__(self, "preparation", dict(self.preparation))
         if len(set(self.bands)) != n:
             raise InputError(f"Band names must differ, got {list(self.bands)}.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Iterable
@@ -200,12 +201,27 @@ def gains(results: list[Result]) -> dict[int, tuple[str, float]]:
     return found
 
 
+def publish(lines: list[str], picture: Path) -> None:
+    """Puts what was measured into the README, between its marks, and the picture beside it."""
+    readme = Path("README.md")
+    before, rest = readme.read_text().split("<!-- results", 1)
+    mark, rest = rest.split("-->", 1)
+    _, after = rest.split("<!-- end of results -->", 1)
+    text = "\n".join(lines)
+    readme.write_text(f"{before}<!-- results{mark}-->\n\n{text}\n\n<!-- end of results -->{after}")
+    Path("docs").mkdir(exist_ok=True)
+    shutil.copy(picture, Path("docs", "comparison.png"))
+
+
 def main() -> None:
     """Runs the demonstration."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="receives everything")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each")
     parser.add_argument("--short", action="store_true", help="a few steps of everything")
+    parser.add_argument(
+        "--publish", action="store_true", help="put table and picture into README.md and docs/"
+    )
     options = parser.parse_args()
     folder: Path = options.folder / "short" if options.short else options.folder
     start = time.perf_counter()
@@ -237,7 +253,11 @@ def main() -> None:
     (folder / "results.md").write_text("\n".join(lines) + "\n")
     console.print(table)
     for seed, (model, gain) in gains(results).items():
-        console.print(f"seed {seed}: {model} beats the better expert by {gain:+.1f} mIoU points")
+        line = f"seed {seed}: {model} beats the better expert by {gain:+.1f} mIoU points"
+        console.print(line)
+        lines.append(f"\n{line}" if seed == options.seeds[0] else f"<br>{line}")
+    if options.publish:
+        publish(lines, path)
     console.print(f"{time.perf_counter() - start:.0f} s in all. Picture: {path.resolve()}")
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import torch
 from raster_scenes import smooth_image, write
 from test_cli import config, fused, pixel_expert
 
 from fusionlab.cli import run
 from fusionlab.data import Flair2DataModule
 from fusionlab.errors import InputError
+from fusionlab.tasks import SegmentationTask
 
 CONFIG = Path(__file__).parents[1] / "configs" / "predict" / "raster.yaml"
 PIXEL = 3.2  # of the aerial images of the tiny FLAIR #2
@@ -106,7 +108,7 @@ def test_an_expert_of_series_alone_maps_a_series_and_another_grid(checkpoint, zo
     s2 = write_series(tmp_path / "s2", 60, x=-100, y=-150)
     series = ["--data.rasters.sentinel2", str(s2)]
     with pytest.raises(InputError, match=r"crop of 12.*--data.window 3 --data.overlap 1"):
-        predict(expert, tmp_path / "maps", *series, "--data.crop.sentinel2", "12")
+        predict(expert, tmp_path / "maps", *series)  # the crop is that of the training
     assert not (tmp_path / "maps").exists()
     predict(expert, tmp_path / "maps", *series, "--data.window", "10", "--data.overlap", "5")
     with rasterio.open(tmp_path / "maps" / "S2A_20210115_classes.tif") as file:
@@ -122,6 +124,39 @@ def test_an_expert_of_series_alone_maps_a_series_and_another_grid(checkpoint, zo
         values = file.read(1)
     assert (values[70:, :30] == 255).all()
     assert (values != 255).sum() == values.size - 20 * 30
+
+
+def test_values_in_other_units_and_monthly_means_from_the_command_line(
+    flair2_root, zone, tmp_path, monkeypatch
+):
+    run_folder = tmp_path / "run"
+    model = pixel_expert(modality="sentinel2")
+    file = config(tmp_path / "a.yaml", flair2_root, model, modalities=["sentinel2"])
+    run(["fit", "--config", file, "--output", str(run_folder), "--data.monthly_means", "true"])
+    schema = torch.load(run_folder / "best.ckpt", weights_only=True)["hyper_parameters"]
+    preparation = schema["trained_on"]["modalities"]["sentinel2"]["preparation"]
+    assert (preparation["crop_size"], preparation["monthly_means"]) == (12, True)
+
+    seen = []
+    predict_step = SegmentationTask.predict_step
+
+    def watch(task, batch, batch_idx):
+        seen.append(batch["inputs"]["sentinel2"])
+        return predict_step(task, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "predict_step", watch)
+    s2 = tmp_path / "s2"
+    for day in ("20220102", "20220122", "20220603"):
+        write(s2 / f"S2A_{day}.tif", np.full((S2_BANDS, 60, 60), 1500, np.uint16), gsd=10)
+    predict(
+        run_folder / "best.ckpt", tmp_path / "maps", "--data.rasters.sentinel2", str(s2),
+        "--data.window", "10", "--data.overlap", "5", "--data.offset.sentinel2", "-1000",
+        "--data.scale.sentinel2", str([1] * (S2_BANDS - 1) + [0.5]),
+    )  # fmt: skip
+    for series in seen:
+        assert series.values.shape[1:] == (2, S2_BANDS, 12, 12)
+        assert (series.values[:, :, :-1] == 500).all()
+        assert (series.values[:, :, -1] == -250).all()
 
 
 def bad_rasters(zone: Path, tmp_path: Path) -> dict[str, tuple[Path, Path, str]]:

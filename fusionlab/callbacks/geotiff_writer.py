@@ -27,12 +27,13 @@ class GeoTiffWriter(Callback):
     """Writes one map per raster of the output grid, in its reference system and on its pixels.
 
     For ``zone.tif`` it writes ``zone_classes.tif``: tiled and compressed, class indices as uint8,
-    255 where that raster or all modalities have no data, with colour table and class names (as tags
-    ``CLASS_0``… and ``CLASS_NAMES``, and in GDAL's side file for GIS legends). Overlapping windows
-    are blended.
+    255 where that raster or all modalities that the model reads have no data, with colour table and
+    class names (as tags ``CLASS_0``… and ``CLASS_NAMES``, and in GDAL's side file for GIS legends).
+    Overlapping windows are blended.
 
-    Files bear a temporary name until they are whole and replace older ones then; after an error or
-    an interruption none is left behind. Every process of a distributed run writes the rasters it
+    Files bear a temporary name until they are whole. Then they replace those of an earlier run, of
+    which nothing stays, not even kinds that this run does not write; after an error or an
+    interruption no part is left behind. Every process of a distributed run writes the rasters it
     was given, without waiting for the others.
 
     Args:
@@ -123,7 +124,9 @@ class GeoTiffWriter(Callback):
         probabilities = outputs["probabilities"]
         windows = batch["placement"]["window"].tolist()
         # Without any input a model still answers something, which must not become a map.
-        present = torch.stack(list(batch["available"].values())).any(dim=0).tolist()
+        available = batch["available"]
+        reads = getattr(pl_module.model, "modalities", None) or tuple(available)
+        present = torch.stack([available[name] for name in reads]).any(dim=0).tolist()
         for i, (source, window) in enumerate(
             zip(batch["placement"]["source"], windows, strict=True)
         ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +45,23 @@ def blend_weights(height: int, width: int) -> Floats:
     axes = [np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in (height, width)]
     weights: Floats = np.maximum(np.outer(*axes), _LEAST_WEIGHT).astype(np.float32)
     return weights
+
+
+def leftovers(classes: Path, *, written: Collection[Path]) -> list[Path]:
+    """Files that an earlier run may have put beside a map and this one does not replace.
+
+    Args:
+        classes: path of the map, ``<stem>_classes.tif``.
+        written: the GeoTIFFs that this run writes.
+    """
+    stem = classes.name.removesuffix("_classes.tif")
+    paths = [classes.with_name(f"{stem}_quicklook.png")]  # drawn anew once the map is there
+    for kind in ("probabilities", "contributions"):
+        path = classes.with_name(f"{stem}_{kind}.tif")
+        paths.append(path.with_name(f"{path.name}.aux.xml"))  # statistics that a GIS program left
+        if path not in written:
+            paths.append(path)
+    return paths
 
 
 class MapStream:
@@ -200,6 +217,9 @@ class MapStream:
         if not self.complete:
             self.abort()
             return
+        # What another run wrote beside its map would pass for part of this one.
+        for path in leftovers(self.paths["classes"], written=self.paths.values()):
+            path.unlink(missing_ok=True)
         # The map itself comes last: once it is there, everything is.
         for kind in sorted(self.paths, key=lambda kind: kind == "classes"):
             if kind == "classes":

@@ -29,7 +29,7 @@ class DataModule(LightningDataModule):
         num_workers: processes that read samples; 0 reads in the main process.
         pin_memory: copy batches to page-locked memory first; pays with a GPU only.
         drop_last: drop the last, smaller batch of a training epoch. A batch of one sample cannot be
-            normalised by BatchNorm on pooled features.
+            normalised by BatchNorm on pooled features. A process with less than one batch keeps it.
 
     Attributes:
         schema: modalities and classes that it delivers.
@@ -73,8 +73,11 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, each process its share; the same in every run of one seed."""
         dataset = self._datasets["train"]
-        # One short batch is better than none where the whole set is smaller than a batch.
-        drop_last = self.drop_last and len(dataset) > self.batch_size  # type: ignore[arg-type]
+        if not len(dataset):  # type: ignore[arg-type]
+            raise InputError(
+                f"{type(self).__name__} has no sample to train on: check its folders and which "
+                "part of them is for training."
+            )
         trainer = self.trainer
         sampler = EpochSampler(
             dataset,
@@ -84,6 +87,8 @@ class DataModule(LightningDataModule):
         )
         # A resumed run asks for its first batches before it tells samplers the epoch.
         sampler.set_epoch(trainer.current_epoch if trainer is not None else 0)
+        # One short batch is better than none where a process has less than a batch.
+        drop_last = self.drop_last and len(sampler) > self.batch_size
         return self._loader(
             dataset, sampler=sampler, generator=sampler.workers, drop_last=drop_last
         )
@@ -114,6 +119,8 @@ class DataModule(LightningDataModule):
         return self._loader(dataset)
 
     def _loader(self, dataset: Dataset[Sample], **options: Any) -> DataLoader[Batch]:  # noqa: ANN401
+        # Workers are not persistent: they draw augmentations from the seed they start with, and a
+        # resumed run repeats an uninterrupted one only if they start anew with every epoch's seed.
         return DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_size=self.batch_size,

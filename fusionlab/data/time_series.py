@@ -122,6 +122,24 @@ def clear_dates(
     return np.flatnonzero(share < area_threshold)
 
 
+def seen_dates(values: Array, observed: NDArray[np.bool_] | None = None) -> Steps:
+    """The dates that show anything: those with a finite value other than 0, Sentinel-2's nodata.
+
+    Args:
+        values: ``(T, C, H, W)``.
+        observed: where pixels were observed, the same shape; everywhere if None.
+
+    Returns:
+        Positions on the time axis, ascending; may be empty.
+    """
+    seen = values != 0
+    if values.dtype.kind == "f":
+        seen &= np.isfinite(values)
+    if observed is not None:
+        seen &= observed
+    return np.flatnonzero(seen.any(axis=(1, 2, 3)))
+
+
 def evenly_spaced(steps: Steps, limit: int | None) -> Steps:
     """At most so many of the steps, spread evenly from the first to the last.
 
@@ -136,24 +154,37 @@ def evenly_spaced(steps: Steps, limit: int | None) -> Steps:
     return steps[np.linspace(0, len(steps) - 1, limit).round().astype(np.intp)]
 
 
-def monthly_means(values: Array, dates: Days) -> tuple[NDArray[np.float32], Days]:
+def monthly_means(
+    values: Array, dates: Days, *, observed: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float32], Days]:
     """The mean of each calendar month that has a date.
 
-    The FLAIR #2 baseline averages likewise; months without a date are left out, not filled.
+    The FLAIR #2 baseline averages likewise; months without a date are left out, not filled. Only
+    what was observed is averaged.
 
     Args:
         values: ``(T, ...)``.
         dates: ``(T,)``, in any order.
+        observed: where pixels were observed, the same shape; by default where values are finite.
 
     Returns:
-        ``(M, ...)`` means and ``(M,)`` dates, the 15th of each month, ascending.
+        ``(M, ...)`` means, NaN where a month has no observation, and ``(M,)`` dates, the 15th of
+        each month, ascending.
     """
+    if observed is None and values.dtype.kind == "f":
+        observed = np.isfinite(values)
     months, month_of = np.unique(
         dates.astype("datetime64[D]").astype("datetime64[M]"), return_inverse=True
     )
     means = np.empty((len(months), *values.shape[1:]), dtype=np.float32)
     for i in range(len(months)):
-        means[i] = values[month_of == i].mean(axis=0, dtype=np.float32)
+        chosen = month_of == i
+        if observed is None:
+            means[i] = values[chosen].mean(axis=0, dtype=np.float32)
+            continue
+        counts = np.count_nonzero(observed[chosen], axis=0).astype(np.float32)
+        sums = values[chosen].sum(axis=0, dtype=np.float32, where=observed[chosen])
+        means[i] = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     return means, months.astype("datetime64[D]").astype(np.int64) + 14
 
 

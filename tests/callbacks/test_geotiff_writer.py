@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -366,6 +367,48 @@ def test_where_no_modality_is_available_the_map_has_no_data(tmp_path):
     assert (values[:, 192:] == 255).all()
     probabilities = read(tmp_path / "maps" / "zone_probabilities.tif")
     assert ((probabilities == 255).all(axis=0) == (values == 255)).all()
+
+
+def test_what_the_model_does_not_read_makes_no_map(tmp_path):
+    # The aerial image is there everywhere, the series only on the left, and only it is read.
+    aerial = write(tmp_path / "zone.tif", smooth_image(128, 384), gsd=0.2)
+    folder, _ = loud_series(tmp_path / "s2", 7, x=-20, y=-20)
+    predict(
+        {"aerial": aerial, "sentinel2": folder},
+        tmp_path / "maps",
+        task=SegmentationTask(SCHEMA, partial(LatestExpert, modality="sentinel2")),
+        data={"window": 32, "overlap": 0, "min_cover": 0.99, "crop": {"sentinel2": 10}},
+    )
+    values = read(tmp_path / "maps" / "zone_classes.tif")[0]
+    assert (values[:, :224] < 3).all()
+    assert (values[:, 256:] == 255).all()
+
+
+def test_nothing_of_an_earlier_run_stays_beside_a_new_map(zone, tmp_path):
+    s2 = tmp_path / "s2"
+    write(s2 / "S2_20210110.tif", series(1, 60)[0], gsd=10, x=-250, y=-250)
+    rasters = {"aerial": zone, "sentinel2": str(s2)}
+    everything = {"probabilities": "uint8", "contributions": True, "quicklook": True}
+    maps = tmp_path / "maps"
+    predict(rasters, maps, writer=everything)
+    for name in ("zone_probabilities.tif.aux.xml", "other_probabilities.tif", "zone_notes.txt"):
+        (maps / name).write_text("")
+    assert len(list(maps.iterdir())) == 8
+    with pytest.raises(KeyboardInterrupt):  # nothing changes before the new map is whole
+        task = TinyTask(fail_at=2)
+        try:
+            predict(rasters, maps, task=task)
+        except SystemExit as stop:
+            raise KeyboardInterrupt from stop
+    assert len(list(maps.iterdir())) == 8
+    predict(rasters, maps, writer={"contributions": True})
+    assert sorted(path.name for path in maps.iterdir()) == [
+        "other_probabilities.tif",
+        "zone_classes.tif",
+        "zone_classes.tif.aux.xml",
+        "zone_contributions.tif",
+        "zone_notes.txt",
+    ]
 
 
 def test_dates_without_observation_leave_no_data_in_the_map(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ from fusionlab.data import Flair2DataModule, RandomD4
 from fusionlab.data.flair2.constants import CLASSES_13, VAL_DOMAINS
 from fusionlab.data.flair2.super_area import open_array
 from fusionlab.errors import InputError
+from fusionlab.types import Schema
 
 
 class TestSchema:
@@ -44,6 +46,20 @@ class TestSchema:
         assert schema.modalities["aerial"].mean == (1, 2, 3, 4, 5)
         with pytest.raises(InputError, match="2 values of std"):
             Flair2DataModule(std={"aerial": [1, 2]})
+
+    def test_how_series_are_made_survives_a_checkpoint(self):
+        data = Flair2DataModule(sen_crop_size=16, monthly_means=True, max_dates=9, cloud_area=None)
+        schema = Schema.from_dict(json.loads(json.dumps(data.schema.to_dict())))
+        assert schema == data.schema
+        assert schema.modalities["sentinel2"].preparation == {
+            "crop_size": 16,
+            "monthly_means": True,
+            "max_dates": 9,
+            "cloud_probability": 60,
+            "cloud_area": None,
+        }
+        assert schema.modalities["aerial"].preparation == {}
+        assert schema != Flair2DataModule(sen_crop_size=16, monthly_means=True).schema
 
     def test_nineteen_classes(self, flair2_root):
         data = flair2(flair2_root, classes=19)

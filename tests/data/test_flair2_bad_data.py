@@ -40,6 +40,27 @@ class TestBadData:
         (flair2_copy / "flair_labels_train/D006_2020/Z1_NN/msk/MSK_000004.tif").unlink()
         self.refuse(flair2_copy, r"1 of 4 patches have no mask.*IMG_000004.*MSK_000004\.tif")
 
+    @pytest.mark.parametrize("suffix", [".TIF", ".tiff"])
+    def test_other_suffix(self, flair2_copy, suffix):
+        image = flair2_copy / "flair_aerial_train/D006_2020/Z1_NN/img/IMG_000004.tif"
+        image.rename(image.with_suffix(suffix))
+        self.refuse(flair2_copy, rf"1 of the patches in .*img do not.* IMG_000004\{suffix}")
+
+    def test_empty_array(self, flair2_copy):
+        (path,) = sen_folder(flair2_copy).glob("*data.npy")
+        path.write_bytes(b"")
+        self.refuse(flair2_copy, r"Cannot read the array .*data\.npy")
+
+    def test_archive_under_the_name_of_an_array(self, flair2_copy):
+        (path,) = sen_folder(flair2_copy).glob("*data.npy")
+        with path.open("wb") as file:
+            np.savez(file, load(flair2_copy, what="masks"))
+        self.refuse(flair2_copy, r"Cannot read the array .*data\.npy: it is an archive")
+
+    def test_unknown_list_of_domains(self):
+        with pytest.raises(InputError, match=r"'flair2', 'flair1'\], got 'flair3'"):
+            flair2(None, val_domains="flair3")
+
     @pytest.mark.parametrize("value", [0, 25, 255])
     def test_foreign_label(self, flair2_copy, value):
         mask = np.ones((1, PATCH, PATCH), dtype=np.uint8)

@@ -184,3 +184,22 @@ class TestDates:
             steps = 2 if name in ("IMG_000003", "IMG_000004") else 4
             assert series.valid[i].tolist() == [True] * steps + [False] * (4 - steps)
             assert not series.values[i, steps:].any()
+
+    @pytest.mark.parametrize("nothing", [0, np.nan])
+    def test_dates_without_a_value_in_the_crop_do_not_count(self, flair2_copy, nothing):
+        data = load(flair2_copy).astype(np.float32)
+        data[ORDER[0], :, 10:50, 4:44] = nothing  # the first patch, not all of the second
+        data[ORDER[1], :, 10:50, 4:43] = nothing
+        write_super_area(sen_folder(flair2_copy), data)
+        first, second = list(flair2(flair2_copy).dataset("train"))[:2]
+        assert first["inputs"]["sentinel2"].dates.tolist() == DAYS[1:]
+        assert second["inputs"]["sentinel2"].dates.tolist() == DAYS
+        # They are gone before dates are chosen, and before months are averaged.
+        few = flair2(flair2_copy, max_dates=2).dataset("train")[0]["inputs"]["sentinel2"]
+        assert few.dates.tolist() == [DAYS[1], DAYS[3]]
+        means = flair2(flair2_copy, monthly_means=True).dataset("train")[0]["inputs"]["sentinel2"]
+        assert len(means.dates) == 2
+        write_super_area(sen_folder(flair2_copy), np.full_like(data, nothing))
+        sample = flair2(flair2_copy).dataset("train")[0]
+        assert not sample["available"]["sentinel2"]
+        assert sample["available"]["aerial"]

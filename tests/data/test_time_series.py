@@ -94,6 +94,38 @@ class TestMonthlyMeans:
         assert means.tolist() == [2, 1]
         assert middle.tolist() == [day("2020-01-15"), day("2021-01-15")]
 
+    def test_only_what_was_observed_is_averaged(self):
+        dates = np.array([day(d) for d in ("2020-03-01", "2020-03-31", "2020-05-10")])
+        nan = np.nan
+        values = np.array([[1, nan, nan], [4, 6, nan], [7, nan, 9]], dtype=np.float32)
+        means, _ = time_series.monthly_means(values, dates)
+        np.testing.assert_array_equal(means, [[2.5, 6, nan], [7, nan, 9]])
+        counts = np.nan_to_num(values, nan=60000).astype(np.uint16)
+        means, _ = time_series.monthly_means(counts, dates, observed=np.isfinite(values))
+        np.testing.assert_array_equal(means, [[2.5, 6, nan], [7, nan, 9]])
+
+    @given(st.lists(st.integers(0, 400), min_size=1, max_size=9), st.integers(0, 99))
+    def test_a_mask_that_is_true_everywhere_changes_nothing(self, days, seed):
+        values = np.random.default_rng(seed).integers(0, 9000, (len(days), 2, 3)).astype(np.uint16)
+        plain, _ = time_series.monthly_means(values, np.array(days))
+        masked, _ = time_series.monthly_means(
+            values, np.array(days), observed=np.ones(values.shape, bool)
+        )
+        np.testing.assert_allclose(masked, plain, rtol=1e-6)
+
+
+def test_dates_without_any_value_are_not_seen():
+    values = np.zeros((5, 2, 3, 3), dtype=np.float32)
+    values[1, 1, 2, 2] = -4
+    values[2] = np.nan
+    values[3] = np.inf
+    values[4, 0, 0, 0] = 7
+    assert time_series.seen_dates(values).tolist() == [1, 4]
+    observed = np.ones(values.shape, bool)
+    observed[4, :, 0] = False
+    assert time_series.seen_dates(values, observed).tolist() == [1]
+    assert time_series.seen_dates(values[:0]).tolist() == []
+
 
 class TestPaddedCrop:
     array = np.arange(2 * 8 * 6).reshape(2, 8, 6)

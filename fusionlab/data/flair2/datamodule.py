@@ -6,7 +6,7 @@ imagery" (Garioud et al., 2023, arXiv:2305.14467). Reads the published folders a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,7 +37,9 @@ class Flair2DataModule(DataModule):
       units of 0.2 m (the schema's `scale` makes metres of it; 255 means 51 m or more).
     * `sentinel2`: ``(T, 10, s, s)`` reflectance times 10,000 in the type it has on disk, in order
       of time, at 10 m around the patch. Past the super-area's border the nearest pixel is repeated.
-      A patch without any usable date has the modality marked as not available.
+      Dates without a value other than 0 in the crop, where the satellite did not pass, are left
+      out. A patch without any usable date has the modality marked as not available. The schema's
+      `preparation` tells `RasterDataModule` how series were cropped, filtered and averaged.
 
     Args:
         root: folder of the data set. The parts are looked for under their published names, those
@@ -66,7 +68,7 @@ class Flair2DataModule(DataModule):
         cloud_probability: percent from which on snow or cloud hides a pixel.
         cloud_area: a date is kept if the hidden share of the crop is below it; null keeps all.
         monthly_means: average the dates of each calendar month (float32, dated to the 15th).
-        max_dates: read at most so many of the kept dates, evenly spaced, to bound memory.
+        max_dates: deliver at most so many of the kept dates, evenly spaced, to bound memory.
         cloud_cover: deliver the fraction of dates that cloud or snow hides, over all dates.
         allow_missing: mark Sentinel-2 as missing in patches without super-area or centroid
             instead of refusing them.
@@ -135,7 +137,25 @@ class Flair2DataModule(DataModule):
         self.classes = classes
         self.allow_missing = allow_missing
 
+        if isinstance(val_domains, str) and val_domains not in constants.VAL_DOMAINS:
+            raise InputError(
+                f"val_domains is a list of domains or the name of a published list, of "
+                f"{list(constants.VAL_DOMAINS)}, got {val_domains!r}."
+            )
         chosen = _choose(modalities, bands or {}, mean or {}, std or {})
+        self.series_options = SeriesOptions(
+            crop_size=sen_crop_size,
+            cloud_probability=cloud_probability,
+            cloud_area=cloud_area,
+            monthly_means=monthly_means,
+            max_dates=max_dates,
+            cloud_cover=cloud_cover,
+            channels=_channels("sentinel2", chosen) if "sentinel2" in (bands or {}) else None,
+        )
+        if "sentinel2" in chosen:
+            chosen["sentinel2"] = replace(
+                chosen["sentinel2"], preparation=self.series_options.preparation
+            )
         gsd = aerial_gsd or self._aerial_gsd() or constants.AERIAL.gsd
         if "aerial" in chosen:
             chosen["aerial"] = replace(chosen["aerial"], gsd=gsd)
@@ -146,15 +166,6 @@ class Flair2DataModule(DataModule):
             colors=constants.COLORS_13 if few else constants.COLORS_19,
             gsd=gsd,
             scores={"flair2": constants.SCORED_CLASSES},
-        )
-        self.series_options = SeriesOptions(
-            crop_size=sen_crop_size,
-            cloud_probability=cloud_probability,
-            cloud_area=cloud_area,
-            monthly_means=monthly_means,
-            max_dates=max_dates,
-            cloud_cover=cloud_cover,
-            channels=self._channels("sentinel2") if bands and "sentinel2" in bands else None,
         )
         self._train_transforms = _train_transforms(augment, modality_dropout or {}, list(chosen))
 
@@ -169,7 +180,9 @@ class Flair2DataModule(DataModule):
         side = "test" if part == "test" else "train"
         aerial = series = None
         if "aerial" in self.schema.modalities:
-            aerial = AerialSource(self._folder(f"aerial_{side}"), self._channels("aerial"))
+            aerial = AerialSource(
+                self._folder(f"aerial_{side}"), _channels("aerial", self.schema.modalities)
+            )
             self._check_grid(patches[0].image(aerial.folder))
         if "sentinel2" in self.schema.modalities:
             series = SeriesSource(
@@ -239,24 +252,24 @@ class Flair2DataModule(DataModule):
     def _folder(self, part: str) -> Path:
         return index.find_folder(part, self.root, self._given.get(part))
 
-    def _channels(self, name: str) -> tuple[int, ...]:
-        bands = self.schema.modalities[name].bands
-        return tuple(MODALITIES[name].indices(bands, where="bands"))
-
     def _aerial_gsd(self) -> float | None:
         """Pixel size of some image or mask, None where there is none yet."""
         parts = ("aerial_train", "aerial_test", "labels_train", "labels_test")
         for part in parts:
             try:
-                folder = self._folder(part)
+                path = self._first(part)
             except InputError:
                 continue  # refused in `setup`, if it is needed
-            image = part.startswith("aerial")
-            for domain in index.domains_on_disk(folder):
-                patches = index.list_patches(folder, [domain], kind="image" if image else "mask")
-                if patches:
-                    path = patches[0].image(folder) if image else patches[0].mask(folder)
-                    return read_grid(path)[2]
+            if path is not None:
+                return read_grid(path)[2]
+        return None
+
+    def _first(self, part: str) -> Path | None:
+        folder, image = self._folder(part), part.startswith("aerial")
+        for domain in index.domains_on_disk(folder):
+            patches = index.list_patches(folder, [domain], kind="image" if image else "mask")
+            if patches:
+                return patches[0].image(folder) if image else patches[0].mask(folder)
         return None
 
     def _check_grid(self, image: Path) -> None:
@@ -293,6 +306,10 @@ def _choose(
             given["std"] = tuple(std[name])
         chosen[name] = replace(modality, **given)
     return chosen
+
+
+def _channels(name: str, chosen: Mapping[str, Modality]) -> tuple[int, ...]:
+    return tuple(MODALITIES[name].indices(chosen[name].bands, where="bands"))
 
 
 def _limits(max_patches: int | dict[str, int] | None) -> dict[str, int]:

@@ -116,6 +116,9 @@ def list_patches(
         folder: the folder that holds the domains.
         domains: names of domain folders.
         kind: whether to list images or masks.
+
+    Raises:
+        InputError: if a patch has another suffix, which the published names do not; names it.
     """
     leaf, prefix = ("img", "IMG_") if kind == "image" else ("msk", "MSK_")
     patches = []
@@ -124,13 +127,23 @@ def list_patches(
             directory = folder / domain / zone / leaf
             if directory.is_dir():
                 with os.scandir(directory) as entries:
-                    names = [entry.name for entry in entries]
+                    names = sorted(e.name for e in entries if e.name.startswith(prefix))
+                _refuse_suffixes(directory, names)
                 patches += [
                     Patch(name[len(prefix) : -len(".tif")], domain, zone)
-                    for name in sorted(names)
-                    if name.startswith(prefix) and name.endswith(".tif")
+                    for name in names
+                    if name.endswith(".tif")
                 ]
     return patches
+
+
+def _refuse_suffixes(directory: Path, names: Sequence[str]) -> None:
+    other = [n for n in names if n.lower().endswith((".tif", ".tiff")) and not n.endswith(".tif")]
+    if other:
+        raise InputError(
+            f"{len(other)} of the patches in {directory} do not end in .tif, e.g. {other[0]}, and "
+            "would be left out: rename them."
+        )
 
 
 def require_masks(patches: Sequence[Patch], folder: Path) -> None:

@@ -31,7 +31,7 @@ class SeriesOptions:
             counts as hidden.
         cloud_area: a date is kept if the hidden share of the crop is below it; None keeps all.
         monthly_means: whether to average the dates of each calendar month.
-        max_dates: how many of the kept dates to read at most, spread evenly; None reads all.
+        max_dates: how many of the kept dates to give at most, spread evenly; None gives all.
         cloud_cover: whether to give the cloud-cover map too.
         channels: positions of the bands to read; None reads all.
     """
@@ -56,6 +56,17 @@ class SeriesOptions:
             raise InputError(
                 f"cloud_probability is in percent, 0 to 100, got {self.cloud_probability}."
             )
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What new series must go through to be like these; see `Modality.preparation`."""
+        return {
+            "crop_size": self.crop_size,
+            "monthly_means": self.monthly_means,
+            "max_dates": self.max_dates,
+            "cloud_probability": self.cloud_probability,
+            "cloud_area": self.cloud_area,
+        }
 
     @property
     def needs_masks(self) -> bool:
@@ -130,7 +141,8 @@ class SuperArea:
             dtype: of the values to give.
 
         Returns:
-            The series with values ``(T, C, s, s)``, None if no date is usable; and the fraction of
+            The series with values ``(T, C, s, s)``, None if no date is usable (cloudy, or without
+            any measured value); and the fraction of
             all dates that cloud or snow hides, ``(1, s, s)`` float32, None unless wanted.
         """
         order = np.argsort(self.dates, kind="stable")
@@ -146,15 +158,16 @@ class SuperArea:
                     masks, threshold=options.cloud_probability, area_threshold=options.cloud_area
                 )
                 order = order[np.isin(order, clear)]
-        steps = time_series.evenly_spaced(order, options.max_dates)
-        if len(steps) == 0:
-            return None, cover
         values = time_series.padded_crop(
-            open_array(self.data), centre, options.crop_size, steps=steps
+            open_array(self.data), centre, options.crop_size, steps=order
         )
+        # Dates on which the swath missed the crop must not take the place of others.
+        kept = time_series.evenly_spaced(time_series.seen_dates(values), options.max_dates)
+        if len(kept) == 0:
+            return None, cover
+        values, dates = values[kept], self.dates[order[kept]]
         if options.channels is not None:
             values = values[:, list(options.channels)]
-        dates = self.dates[steps]
         if options.monthly_means:
             values, dates = time_series.monthly_means(values, dates)
         series = TimeSeries(
@@ -173,9 +186,11 @@ def open_array(path: Path) -> NDArray[Any]:
         InputError: if the file is no array or is shorter than it says.
     """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"Cannot read the array {path}: {error}.") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"Cannot read the array {path}: it is an archive (.npz), not one array.")
     return array
 
 

@@ -15,12 +15,20 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from fusionlab.data.base import DataModule, Sample, Split
-from fusionlab.data.raster.dataset import RasterWindows
-from fusionlab.data.raster.files import RasterFile, expand, inspect, intersects, metres, same_gsd
+from fusionlab.data.raster.dataset import RasterWindows, Recipe
+from fusionlab.data.raster.files import (
+    RasterFile,
+    expand,
+    inspect,
+    intersects,
+    largest,
+    metres,
+    same_gsd,
+)
 from fusionlab.data.raster.layers import Layers, check_crs, image_layers, series_layers
 from fusionlab.data.raster.windows import WholeSources
 from fusionlab.errors import InputError
-from fusionlab.types import Batch, Schema
+from fusionlab.types import Batch, Modality, Schema
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +38,16 @@ CLOUD_BANDS = ("snow", "cloud")
 class RasterDataModule(DataModule):
     """Delivers windows of new rasters for prediction.
 
-    It knows no classes and no bands of its own: which bands in which order, pixel sizes and class
-    names come with the checkpoint, through the trainer's task.
+    It knows no classes and no bands of its own: which bands in which order, pixel sizes, class
+    names, and how series were cropped and averaged come with the checkpoint, through the trainer's
+    task.
+
+    Values must be in the unit of training, or be brought to it with `scale` and `offset`:
+
+    * Sentinel-2 products since processing baseline 04.00 (January 2022) hold reflectance times
+      10,000 plus 1,000; FLAIR #2 does not have the 1,000: ``--data.offset.sentinel2 -1000``.
+    * FLAIR #2 holds heights in units of 0.2 m; heights in metres as the fifth band of an aerial
+      image become such with ``--data.scale.aerial "[1, 1, 1, 1, 5]"``.
 
     Args:
         rasters: per modality a file, a folder, a pattern or a list of them. An image may come in
@@ -47,18 +63,21 @@ class RasterDataModule(DataModule):
         overlap: pixels that neighbouring windows share. The default stride of 256 keeps windows
             aligned with the partitions of windowed attention (UNetFormer: 32 × 8 pixels).
         crop: rows and columns of a modality's crop, in its own pixels, e.g. ``{sentinel2: 40}``; by
-            default the window's footprint for an image, and 40 for a series (beside an image more
-            if the window is larger). Use what the expert was trained with.
+            default the window's footprint for an image, and as in training for a series (40 if the
+            checkpoint does not say; beside an image more if the window is larger).
         bands: names of the bands of a modality's files, in the files' order, where their
             descriptions do not tell. Otherwise bands are taken by description, or by position if
             their number is the model's.
         dates: text file with one YYYYMMDD per line; the modality's file is then a stack, all bands
             of the first date first.
         cloud_masks: per series a raster of the same layout with two bands, probability of snow and
-            of cloud in percent. Dates are then dropped by the FLAIR #2 rule (pixels of at least 60
-            over at least half of the crop).
-        monthly_means: average the dates of each calendar month, if the expert was trained so.
-        max_dates: read at most so many dates, spread evenly.
+            of cloud in percent. Dates are then dropped as in training (FLAIR #2: pixels of at least
+            60 over at least half of the crop).
+        scale: per modality, what observed values are multiplied by as they are read, one number or
+            one per band of the model; values become float32.
+        offset: likewise, what is added after that.
+        monthly_means: average the observed values of each calendar month; as in training if null.
+        max_dates: deliver at most so many dates, spread evenly; as in training if null.
         min_cover: share of a window that a modality, or a date, must cover to count as present. Of
             the modality that is mapped itself any pixel counts. Where nothing is present the map
             has no data.
@@ -78,7 +97,9 @@ class RasterDataModule(DataModule):
         bands: dict[str, list[str]] | None = None,
         dates: dict[str, str] | None = None,
         cloud_masks: dict[str, str | list[str]] | None = None,
-        monthly_means: bool = False,
+        scale: dict[str, float | list[float]] | None = None,
+        offset: dict[str, float | list[float]] | None = None,
+        monthly_means: bool | None = None,
         max_dates: int | None = None,
         min_cover: float = 0.75,
         batch_size: int = 8,
@@ -111,6 +132,8 @@ class RasterDataModule(DataModule):
         self.bands = dict(bands or {})
         self.dates = dict(dates or {})
         self.cloud_masks = dict(cloud_masks or {})
+        self.scale = dict(scale or {})
+        self.offset = dict(offset or {})
         self.monthly_means = monthly_means
         self.max_dates = max_dates
         self.min_cover = min_cover
@@ -131,6 +154,7 @@ class RasterDataModule(DataModule):
         schema = self.trainer.lightning_module.schema
         assert isinstance(schema, Schema)
         self._check_names(schema)
+        recipes = {name: self._recipe(name, of) for name, of in schema.modalities.items()}
         layers = {}
         clouds = {}
         for name, given in self.rasters.items():
@@ -148,6 +172,12 @@ class RasterDataModule(DataModule):
                 )
                 if name in self.cloud_masks:
                     clouds[name] = self._cloud_layers(name, layers[name])
+                elif modality.preparation.get("cloud_area") is not None:
+                    log.warning(
+                        "The model was trained on %r without its cloudy dates, but data.cloud_masks"
+                        " names no masks for it: leave cloudy dates out yourself, or give masks.",
+                        name,
+                    )
             else:
                 layers[name] = image_layers(paths, modality.bands, names=names, where=where)
         if self.grid is None:
@@ -173,9 +203,7 @@ class RasterDataModule(DataModule):
             clouds,
             window=self.window,
             overlap=self.overlap,
-            crop=self.crop,
-            monthly_means=self.monthly_means,
-            max_dates=self.max_dates,
+            recipes=recipes,
             min_cover=self.min_cover,
         )
 
@@ -192,7 +220,7 @@ class RasterDataModule(DataModule):
 
     def _check_names(self, schema: Schema) -> None:
         known = list(schema.modalities)
-        for argument in ("rasters", "crop", "bands", "dates", "cloud_masks"):
+        for argument in ("rasters", "crop", "bands", "dates", "cloud_masks", "scale", "offset"):
             unknown = [name for name in getattr(self, argument) if name not in known]
             if unknown:
                 raise InputError(
@@ -206,6 +234,17 @@ class RasterDataModule(DataModule):
                         f"the files; series of the model: "
                         f"{[n for n, m in schema.modalities.items() if m.temporal]}."
                     )
+
+    def _recipe(self, name: str, modality: Modality) -> Recipe:
+        return Recipe.of(
+            modality,
+            crop=self.crop.get(name),
+            monthly_means=self.monthly_means,
+            max_dates=self.max_dates,
+            scale=self.scale.get(name),
+            offset=self.offset.get(name),
+            where=name,
+        )
 
     def _mapped(self, schema: Schema) -> str:
         """The modality whose files lay the grid where none is given."""
@@ -225,6 +264,12 @@ class RasterDataModule(DataModule):
             dates_file=self.dates.get(name),
             where=where,
         )
+        if masks.dtype.kind == "f" and 0 < largest(masks.all_files, above=1, where=where) <= 1:
+            raise InputError(
+                f"{where}: no value in {masks.all_files[0].path} or beside it is above 1, but masks"
+                " hold probabilities in percent, 0 to 100. Multiply them by 100, e.g. "
+                '`gdal_calc.py -A IN --allBands=A --calc="A*100" --outfile=OUT`.'
+            )
         assert series.dates is not None
         assert masks.dates is not None
         position = {int(day): i for i, day in enumerate(masks.dates)}

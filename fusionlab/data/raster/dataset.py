@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -22,12 +22,83 @@ from fusionlab.data.raster.fill import fill, neutral_values
 from fusionlab.data.raster.layers import Layers
 from fusionlab.data.raster.windows import starts
 from fusionlab.errors import InputError
-from fusionlab.types import Schema, TimeSeries
+from fusionlab.types import Modality, Schema, TimeSeries
 
-CLOUD_PROBABILITY = 60
-CLOUD_AREA = 0.5
 SERIES_CROP = 40
 """Pixels of a series around a window, as in FLAIR #2: its context is wider than the window."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How samples of one modality are made.
+
+    Attributes:
+        crop: rows and columns of a crop if the user says so; None for what suits the window.
+        series_crop: rows and columns of a series' crop otherwise; larger beside an image if the
+            window needs it.
+        monthly_means: whether to average the dates of each calendar month.
+        max_dates: how many dates to deliver at most, spread evenly; None delivers all.
+        cloud_probability: percent from which on snow or cloud hides a pixel.
+        cloud_area: a date is left out if so large a share of the crop is hidden.
+        scale: per band, what values are multiplied by when read; None leaves them, and the offset.
+        offset: per band, what is added then.
+    """
+
+    crop: int | None = None
+    series_crop: int = SERIES_CROP
+    monthly_means: bool = False
+    max_dates: int | None = None
+    cloud_probability: float = 60
+    cloud_area: float = 0.5
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        modality: Modality,
+        *,
+        crop: int | None = None,
+        monthly_means: bool | None = None,
+        max_dates: int | None = None,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
+        where: str,
+    ) -> Recipe:
+        """As in training, except for what is given.
+
+        Raises:
+            InputError: if scale or offset have not one value per band.
+        """
+        trained = modality.preparation
+        bands = len(modality.bands)
+        own = scale is not None or offset is not None
+        factors = _per_band(1.0 if scale is None else scale, bands, where=f"data.scale.{where}")
+        added = _per_band(0.0 if offset is None else offset, bands, where=f"data.offset.{where}")
+        if monthly_means is None:
+            monthly_means = bool(trained.get("monthly_means", cls.monthly_means))
+        return cls(
+            crop=crop,
+            series_crop=trained.get("crop_size", cls.series_crop),
+            monthly_means=monthly_means and modality.temporal,
+            max_dates=max_dates or trained.get("max_dates"),
+            cloud_probability=trained.get("cloud_probability", cls.cloud_probability),
+            cloud_area=trained.get("cloud_area") or cls.cloud_area,
+            scale=factors if own else None,
+            offset=added,
+        )
+
+    def rescale(self, values: Values, mask: Mask) -> Values:
+        """Values ``(T, bands, height, width)`` in the unit of training, where observed."""
+        if self.scale is None:
+            return values
+        factors, added = (
+            np.asarray(v, np.float32)[:, None, None] for v in (self.scale, self.offset)
+        )
+        rescaled = np.zeros(values.shape, np.float32)
+        np.multiply(values, factors, out=rescaled, where=mask, casting="unsafe")
+        np.add(rescaled, added, out=rescaled, where=mask)
+        return rescaled
 
 
 class RasterWindows(Dataset[Sample]):
@@ -40,9 +111,7 @@ class RasterWindows(Dataset[Sample]):
         clouds: probabilities of snow and cloud per series, where given.
         window: rows and columns of a window.
         overlap: pixels that neighbouring windows share.
-        crop: rows and columns of a modality's crop, where given.
-        monthly_means: whether to average the dates of each calendar month.
-        max_dates: how many dates to read at most.
+        recipes: how samples are made, per modality of the schema.
         min_cover: share of a window that a modality or date must cover to count as present. Of
             the modality whose files lay the grid any pixel counts, and a date must cover this share
             of what its dates cover together.
@@ -64,9 +133,7 @@ class RasterWindows(Dataset[Sample]):
         *,
         window: int,
         overlap: int,
-        crop: Mapping[str, int],
-        monthly_means: bool,
-        max_dates: int | None,
+        recipes: Mapping[str, Recipe],
         min_cover: float,
     ) -> None:
         self.modalities = schema.modalities
@@ -80,9 +147,8 @@ class RasterWindows(Dataset[Sample]):
         self.clouds = dict(clouds)
         self.window = window
         self.min_cover = min_cover
-        self.monthly_means = monthly_means
-        self.max_dates = max_dates
-        self.crop = {name: self._crop(name, crop) for name in schema.modalities}
+        self.recipes = dict(recipes)
+        self.crop = {name: self._crop(name) for name in schema.modalities}
         stride = window - overlap
         self.starts = [
             (
@@ -133,15 +199,16 @@ class RasterWindows(Dataset[Sample]):
             sample["available"][name] = torch.tensor(available)
         return sample
 
-    def _crop(self, name: str, given: Mapping[str, int]) -> int:
+    def _crop(self, name: str) -> int:
+        given = self.recipes[name].crop
         modality, grid = self.modalities[name], self.sources[0]
         gsd = grid.gsd * metres(grid.crs)
         footprint = self.window * (1 if name in self.own else gsd / modality.gsd)
-        if name not in given and not modality.temporal:
+        if given is None and not modality.temporal:
             return max(round(footprint), 1)
-        crop = given.get(name, SERIES_CROP)
+        crop = given or self.recipes[name].series_crop
         beside_image = not all(self.modalities[other].temporal for other in self.layers)
-        if name not in given and beside_image:
+        if given is None and beside_image:
             return max(crop, 8 * math.ceil(footprint / 8))
         if int(footprint + 1e-3) > crop:
             window = max(round(crop / 4 * modality.gsd / gsd), 1)
@@ -163,6 +230,7 @@ class RasterWindows(Dataset[Sample]):
         sample: Sample,
     ) -> bool:
         modality, layers, size = self.modalities[name], self.layers[name], self.crop[name]
+        recipe = self.recipes[name]
         gsd = modality.gsd / metres(file.crs)
         where = f"data.rasters.{name}"
         values, mask, offset = layers.read(
@@ -180,35 +248,35 @@ class RasterWindows(Dataset[Sample]):
                 self._handles, centre, size=size, gsd=gsd, where=f"data.cloud_masks.{name}"
             )
             probabilities[~known] = 0
-            cloudy = time_series.cloud_cover(probabilities[kept], threshold=CLOUD_PROBABILITY)
+            threshold = recipe.cloud_probability
+            cloudy = time_series.cloud_cover(probabilities[kept], threshold=threshold)
             sample["cloud_cover"][name] = torch.from_numpy(cloudy)
             clear = time_series.clear_dates(
-                probabilities, threshold=CLOUD_PROBABILITY, area_threshold=CLOUD_AREA
+                probabilities, threshold=threshold, area_threshold=recipe.cloud_area
             )
             kept = kept[np.isin(kept, clear)]
         if modality.temporal:
-            kept = time_series.evenly_spaced(kept, self.max_dates)
+            kept = kept[np.isin(kept, time_series.seen_dates(values, mask))]
+            kept = time_series.evenly_spaced(kept, recipe.max_dates)
         if not len(kept):
             sample["inputs"][name] = self._missing(name, self._delivered_dtype(name))
             return False
-        values, mask = values[kept], mask[kept]
-        neutral = self._neutral(name)
+        values, mask = recipe.rescale(values[kept], mask[kept]), mask[kept]
+        dates = None if layers.dates is None else layers.dates[kept]
+        if dates is not None and recipe.monthly_means:
+            values, dates = time_series.monthly_means(values, dates, observed=mask)
+            mask = np.isfinite(values)
+        neutral = neutral_values(values.dtype, modality.mean, modality.scale)
         for image, observed in zip(values, mask, strict=True):
             fill(image, observed, neutral, border="edge" if modality.temporal else "reflect")
-        if layers.dates is None:
+        if dates is None:
             sample["inputs"][name] = torch.from_numpy(values[0])
         else:
-            sample["inputs"][name] = self._series(values, mask, layers.dates[kept])
+            valid = torch.ones(len(dates), dtype=torch.bool)
+            sample["inputs"][name] = TimeSeries(
+                torch.from_numpy(values), torch.from_numpy(dates), valid
+            )
         return True
-
-    def _series(self, values: Values, mask: Mask, dates: NDArray[np.int64]) -> TimeSeries:
-        if self.monthly_means:
-            values, dates = time_series.monthly_means(values, dates)
-        return TimeSeries(
-            torch.from_numpy(values),
-            torch.from_numpy(dates),
-            torch.ones(len(dates), dtype=torch.bool),
-        )
 
     def _missing(self, name: str, dtype: np.dtype[Any]) -> Tensor | TimeSeries:
         modality, size = self.modalities[name], self.crop[name]
@@ -219,12 +287,19 @@ class RasterWindows(Dataset[Sample]):
         return TimeSeries(zeros[None], torch.zeros(1, dtype=torch.int64), none)
 
     def _delivered_dtype(self, name: str) -> np.dtype[Any]:
-        averaged = self.monthly_means and self.modalities[name].temporal
-        return np.dtype(np.float32) if averaged else self.layers[name].dtype
+        recipe = self.recipes[name]
+        computed = recipe.monthly_means or recipe.scale is not None
+        return np.dtype(np.float32) if computed else self.layers[name].dtype
 
-    def _neutral(self, name: str) -> Values:
-        modality = self.modalities[name]
-        return neutral_values(self.layers[name].dtype, modality.mean, modality.scale)
+
+def _per_band(value: float | Sequence[float], bands: int, *, where: str) -> tuple[float, ...]:
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * bands
+    if len(values) != bands or not all(math.isfinite(v) for v in values):
+        raise InputError(
+            f"{where}: expected one number, or one for each of the model's {bands} bands, got "
+            f"{list(values)}."
+        )
+    return values
 
 
 def _footprint(size: int, offset: float, extent: float, share: float) -> slice:

@@ -32,6 +32,7 @@ CACHE_MEGABYTES = 256
 """GDAL would keep up to 5 % of the machine's memory in decoded blocks; this is plenty."""
 _SAME_GSD = 0.01
 _MOST_OPEN_FILES = 128
+_OVERVIEW = 512
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def inspect(path: str, *, where: str) -> RasterFile:
     """Opens a file once, checks that it can be used and that its last pixel can be read.
 
     Raises:
-        InputError: if it is no raster, is damaged, has no CRS, a geographic one, or is rotated.
+        InputError: if it is no raster, is damaged, is rotated, or has no projected CRS.
     """
     try:
         with rasterio.open(path) as dataset:
@@ -139,6 +140,12 @@ def inspect(path: str, *, where: str) -> RasterFile:
             f"{where}: {path} has no coordinate reference system, so it cannot be placed beside "
             "the others. Assign the right one, e.g. `gdal_edit.py -a_srs EPSG:2154 FILE`."
         )
+    if not crs.is_geographic and not crs.is_projected:
+        # A local system, as in the masks of FLAIR #2, knows no place on Earth and often no metre.
+        raise InputError(
+            f"{where}: {path} has a local coordinate system without a place on Earth. Assign the "
+            "right one, e.g. `gdal_edit.py -a_srs EPSG:2154 FILE`."
+        )
     if crs.is_geographic:
         raise InputError(
             f"{where}: {path} is in degrees ({crs.to_string()}), but pixel sizes are in metres. "
@@ -149,6 +156,30 @@ def inspect(path: str, *, where: str) -> RasterFile:
             f"{where}: {path} is rotated or not north up. Straighten it with `gdalwarp IN OUT`."
         )
     return info
+
+
+def largest(files: Iterable[RasterFile], *, above: float, where: str) -> float:
+    """The largest value observed, or the first one found above a limit, which ends the search.
+
+    Files are read at reduced resolution: values may be missed, but none is made up.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    found = -np.inf
+    for file in files:
+        try:
+            with rasterio.open(file.path) as dataset:
+                shape = (min(file.height, _OVERVIEW), min(file.width, _OVERVIEW))
+                for index in file.indexes:
+                    values = dataset.read(index, out_shape=shape, masked=True).compressed()
+                    values = values[np.isfinite(values)]
+                    found = max(found, float(values.max(initial=found)))
+                    if found > above:
+                        return found
+        except RasterioError as error:
+            raise unreadable(file.path, error, where=where) from error
+    return found
 
 
 def unreadable(path: str, error: Exception, *, where: str) -> InputError:

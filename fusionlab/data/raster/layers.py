@@ -142,7 +142,7 @@ def series_layers(
         days = sorted(by_date)
         groups = tuple(tuple(by_date[day]) for day in days)
         return _layers(groups, len(wanted), np.array(days, np.int64), where=where)
-    stack_days = read_dates(dates_file, where=where)
+    stack_days = read_dates(dates_file, where=f"data.dates.{where.rpartition('.')[2]}")
     order = np.argsort(stack_days, kind="stable")
     per_date = len(names or wanted)
     files = []

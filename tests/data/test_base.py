@@ -1,0 +1,54 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from fusionlab.data.base import DataModule
+from fusionlab.errors import InputError
+
+
+class Numbers(Dataset):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        return {"target": torch.tensor(index)}
+
+
+class NumbersData(DataModule):
+    def __init__(self, length: int, **options) -> None:
+        super().__init__(**options)
+        self.length = length
+
+    def dataset(self, split) -> Numbers:
+        return Numbers(self.length)
+
+
+def epoch(length: int, *, world_size: int, rank: int = 0, **options) -> list[list[int]]:
+    """The batches that one of several processes trains on."""
+    data = NumbersData(length, **options)
+    data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, current_epoch=0)
+    data.setup("fit")
+    return [batch["target"].tolist() for batch in data.train_dataloader()]
+
+
+def test_the_last_short_batch_is_dropped():
+    assert [len(batch) for batch in epoch(10, world_size=1, batch_size=4)] == [4, 4]
+    assert [len(batch) for batch in epoch(10, world_size=1, batch_size=4, drop_last=False)] == [
+        4, 4, 2,
+    ]  # fmt: skip
+
+
+def test_a_process_with_less_than_a_batch_trains_on_it():
+    shares = [epoch(10, world_size=2, rank=rank, batch_size=8) for rank in range(2)]
+    assert [[len(batch) for batch in share] for share in shares] == [[5], [5]]
+    assert sorted(sum((share[0] for share in shares), [])) == list(range(10))
+
+
+def test_nothing_to_train_on_is_refused():
+    with pytest.raises(InputError, match="NumbersData has no sample to train on"):
+        epoch(0, world_size=1)
