@@ -376,8 +376,10 @@ def test_what_the_model_does_not_read_makes_no_map(tmp_path):
     predict(
         {"aerial": aerial, "sentinel2": folder},
         tmp_path / "maps",
-        task=SegmentationTask(SCHEMA, partial(LatestExpert, modality="sentinel2")),
-        data={"window": 32, "overlap": 0, "min_cover": 0.99, "crop": {"sentinel2": 10}},
+        task=SegmentationTask(
+            SCHEMA, partial(LatestExpert, modality="sentinel2"), alignment=Footprint
+        ),
+        data={"grid": aerial, "window": 32, "overlap": 0, "min_cover": 0.99},
     )
     values = read(tmp_path / "maps" / "zone_classes.tif")[0]
     assert (values[:, :224] < 3).all()
@@ -394,12 +396,10 @@ def test_nothing_of_an_earlier_run_stays_beside_a_new_map(zone, tmp_path):
     for name in ("zone_probabilities.tif.aux.xml", "other_probabilities.tif", "zone_notes.txt"):
         (maps / name).write_text("")
     assert len(list(maps.iterdir())) == 8
-    with pytest.raises(KeyboardInterrupt):  # nothing changes before the new map is whole
-        task = TinyTask(fail_at=2)
-        try:
-            predict(rasters, maps, task=task)
-        except SystemExit as stop:
-            raise KeyboardInterrupt from stop
+    task = TinyTask(fail_at=2)
+    task.interrupt = RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):  # nothing goes before the new map is whole
+        predict(rasters, maps, task=task)
     assert len(list(maps.iterdir())) == 8
     predict(rasters, maps, writer={"contributions": True})
     assert sorted(path.name for path in maps.iterdir()) == [
