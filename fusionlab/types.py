@@ -6,6 +6,7 @@ the device and the DataLoader pins it without help; modalities are known by name
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, TypedDict
@@ -163,6 +164,20 @@ class Modality:
                 f"{missing} are missing. Choose bands that both have, or another expert."
             )
         return [self.bands.index(band) for band in bands]
+
+    def warn_unless_prepared_like(self, trained: Modality, *, where: str) -> None:
+        """Warns where samples are made in another way than those that a model was trained on."""
+        different = {
+            name: f"{self.preparation.get(name)} instead of {value}"
+            for name, value in trained.preparation.items()
+            if self.preparation and self.preparation.get(name) != value
+        }
+        if different:
+            warnings.warn(
+                f"{where} was trained on samples prepared otherwise than the data's: {different}. "
+                "Set the same options in the data module, unless this is meant.",
+                stacklevel=2,
+            )
 
     def select(self, bands: Sequence[str], *, where: str) -> Modality:
         """The same modality with only these bands, in this order."""

@@ -159,6 +159,8 @@ class Expert(Model):
         """
         _, delivered = schema.modality(self.modality, where=type(self).__name__)
         self.inputs.rebind(delivered)
+        trained = self.schema.modalities[self.modality]
+        delivered.warn_unless_prepared_like(trained, where=f"The {self.modality} expert")
         self.gsd *= delivered.gsd / self.schema.modalities[self.modality].gsd
         self.schema = schema.only(self.modality)
 

@@ -1,3 +1,4 @@
+import warnings
 from functools import partial
 
 import pytest
@@ -118,6 +119,23 @@ def test_unless_told_otherwise(checkpoint):
 
     trainable = PretrainedExpert(schema(), checkpoint=checkpoint).train()
     assert trainable.logits(images()).requires_grad
+
+
+def test_other_preparation_is_warned_of(trained, tmp_path):
+    content = {
+        "state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()},
+        "hyper_parameters": {
+            "model": trained.describe(),
+            "trained_on": schema(preparation={"monthly_means": True}).to_dict(),
+        },
+    }
+    torch.save(content, tmp_path / "expert.ckpt")
+    path = str(tmp_path / "expert.ckpt")
+    with pytest.warns(UserWarning, match=r"monthly_means.*False instead of True"):
+        FrozenExpert(schema(preparation={"monthly_means": False}), checkpoint=path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FrozenExpert(schema(preparation={"monthly_means": True}), checkpoint=path)
 
 
 def test_without_anything_it_says_what_it_needs():

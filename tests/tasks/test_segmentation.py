@@ -108,7 +108,7 @@ def test_parameter_groups_by_name():
     first, rest = optimizer.param_groups
     assert (first["lr"], first["weight_decay"], len(first["params"])) == (0.1, 0.5, 2)
     assert rest["lr"] == 1.0
-    with pytest.raises(InputError, match="'nothing.' matches no trainable parameter"):
+    with pytest.raises(InputError, match=r"'nothing.' matches no trainable parameter"):
         task(parameter_groups={"nothing*": {"lr": 0.1}}).configure_optimizers()
 
 
