@@ -6,16 +6,17 @@ the model is, and everything the user writes in YAML or flags wins over it.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from argparse import ArgumentError
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import (
@@ -24,11 +25,18 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
-from lightning.pytorch.loggers import CSVLogger
-from lightning_utilities.core.rank_zero import rank_zero_info
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from fusionlab.callbacks import EpochSeed, Examples, GeoTiffWriter, Report
-from fusionlab.checkpoints import read_file
+from fusionlab.cli_arguments import (
+    OUTPUT,
+    asks_for_help,
+    checkpoint_path,
+    read_ahead,
+    with_checkpoint,
+)
+from fusionlab.cli_errors import Parser
 from fusionlab.data import DataModule
 from fusionlab.errors import InputError
 from fusionlab.tasks import Task
@@ -44,8 +52,29 @@ for message in (
     r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen experts
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
     "The number of training batches",  # small data sets log per epoch
+    "You requested to overfit but enabled train dataloader shuffling",  # turned off, as wanted
+    r"It is recommended to use .*sync_dist=True",  # the metrics are synchronised already
 ):
     warnings.filterwarnings("ignore", message)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Leaves out advertisements, and the list of hardware that is there or not."""
+    noise = ("💡 Tip", "GPU available:", "TPU available:")
+    return not record.getMessage().startswith(noise)
+
+
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_tells_something)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the newest epoch as ``last.ckpt``; best.ckpt may be much older.
+
+    A class of its own has a state of its own, so that users may add any other ModelCheckpoint.
+    """
+
+    def __init__(self, output: str | Path) -> None:
+        super().__init__(output, "last", save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -71,6 +100,7 @@ class FusionlabCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
+            parser_class=Parser,
             parser_kwargs={
                 "description": "Late fusion of frozen unimodal experts for Earth observation.",
                 "fit": {"description": "Train an expert or a fusion; its folder is --output."},
@@ -87,7 +117,7 @@ class FusionlabCLI(LightningCLI):
         parser.add_argument(
             "--output",
             type=str,
-            default="output",
+            default=OUTPUT,
             help="Folder that the run leaves its files in: checkpoints, logs, charts, maps.",
         )
         parser.add_argument(
@@ -108,7 +138,7 @@ class FusionlabCLI(LightningCLI):
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": "val/miou",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
+                "checkpoint.save_last": False,  # it would be saved with the best only
                 "checkpoint.enable_version_counter": False,
             }
         )
@@ -129,10 +159,35 @@ class FusionlabCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses; a checkpoint's own description comes first, so that all else overrides it."""
+        """Parses; a checkpoint's own description comes first, so that all else overrides it.
+
+        Raises:
+            InputError: for what cannot be understood, in a few lines.
+        """
         assert isinstance(args, list)
-        with _described_by_checkpoint(args) as completed:
-            self.config = parser.parse_args(completed)
+        try:
+            self.config = self._parsed(parser, args)
+        except ArgumentError as error:
+            raise InputError(str(error)) from error
+
+    def _parsed(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
+        command = next((arg for arg in args if arg in self.subcommands()), None)
+        if command is None or asks_for_help(args):
+            return parser.parse_args(args)
+        settings = read_ahead(args, command)
+        path = checkpoint_path(settings)
+        if path is not None:
+            with with_checkpoint(args, command, path) as completed:
+                return parser.parse_args(completed)
+        if "model" not in settings:
+            chosen = self._subcommand_parsers[command]
+            assert isinstance(chosen, Parser)
+            chosen.check_names(args, settings)  # the model may be there, misspelt
+            raise InputError(
+                f"`fusionlab {command}` needs a model: a trained one with --ckpt_path FILE, or a "
+                "`model:` section in a --config."
+            )
+        return parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint override the user; see parse_arguments."""
@@ -144,21 +199,27 @@ class FusionlabCLI(LightningCLI):
         except ValueError as error:  # jsonargparse wraps it in a list of what else it had tried
             raise _input_error(error) or error from None
 
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        self.parser.add_instantiator(self._logger, Logger, subclasses=True)
+
+    def _logger(self, cls: type[Logger], *args: Any, **options: Any) -> Logger:  # noqa: ANN401
+        """A logger; its ``save_dir`` ``"{output}"`` is the folder of the run."""
+        if options.get("save_dir") == "{output}":
+            options["save_dir"] = self._get(self.config, "output")
+        return cls(*args, **options)
+
     def before_instantiate_classes(self) -> None:
-        """Refuses to overwrite an earlier run, and finds ``best`` and ``last`` in the output."""
+        """Refuses to overwrite an earlier run."""
         config = self.config[self.subcommand]
         folder = Path(config.output)
-        if config.get("ckpt_path") in ("best", "last"):
-            config.ckpt_path = str(folder / f"{config.ckpt_path}.ckpt")
-        if config.get("ckpt_path") is not None and not Path(config.ckpt_path).is_file():
-            raise InputError(f"--ckpt_path: {config.ckpt_path} does not exist.")
         if self.subcommand != "fit" or config.overwrite or config.ckpt_path:
             return
-        if config.trainer.get("fast_dev_run"):
+        if config.trainer.get("fast_dev_run") or _requeued(folder):
             return
         earlier = [name for name in ("best.ckpt", "last.ckpt") if (folder / name).exists()]
         # Other processes of a distributed run start later, when the first may have saved already.
-        if earlier and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        if earlier and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             raise InputError(
                 f"{folder} already holds {' and '.join(earlier)} of an earlier run. Choose another "
                 f"--output, go on with it (--ckpt_path {folder / 'last.ckpt'}), or replace it "
@@ -171,11 +232,26 @@ class FusionlabCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Refuses data that cannot be used before anything is written."""
+        self._warn_of_initial_values()
         self.datamodule.setup("validate")
 
     def before_test(self) -> None:
         """Refuses data that cannot be used before anything is written."""
+        self._warn_of_initial_values()
         self.datamodule.setup("test")
+
+    def before_predict(self) -> None:
+        """Warns of a model that was not trained."""
+        self._warn_of_initial_values()
+
+    def _warn_of_initial_values(self) -> None:
+        trainable = {n: p.numel() for n, p in self.model.named_parameters() if p.requires_grad}
+        if trainable and self._get(self.config, "ckpt_path") is None:
+            rank_zero_warn(
+                f"No --ckpt_path is given: {sum(trainable.values())} trainable parameters "
+                f"({next(iter(trainable))}, …) have their initial values, and what follows is not "
+                "the answer of a trained model."
+            )
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:  # noqa: ANN401
         """Trains; a model without anything to train is validated and saved as it is."""
@@ -184,8 +260,12 @@ class FusionlabCLI(LightningCLI):
             return
         rank_zero_info("Nothing to train here: validating and saving the model as it is.")
         self.trainer.validate(model, datamodule=kwargs["datamodule"])
-        for name in ("best.ckpt", "last.ckpt"):
-            self.trainer.save_checkpoint(Path(self._get(self.config, "output"), name))
+        for report in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(report, Report):
+                report.on_fit_end(self.trainer, model)
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            for name in ("best.ckpt", "last.ckpt"):
+                self.trainer.save_checkpoint(Path(self._get(self.config, "output"), name))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """The trainer with the logger and callbacks of the command."""
@@ -206,6 +286,22 @@ class FusionlabCLI(LightningCLI):
         }
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if config.get("enable_checkpointing") is False:
+            callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+        else:
+            # After the best, whose score it must hold for a resumed run to go on with.
+            callbacks = [*callbacks, LastCheckpoint(self._get(self.config, "output"))]
+        return super()._instantiate_trainer(config, callbacks)
+
+
+def _requeued(folder: Path) -> bool:
+    """Whether SLURM runs the job again, which then goes on with what it saved when it ended."""
+    if not SLURMEnvironment.detect():
+        return False
+    again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    return again or any(folder.glob("hpc_ckpt_*.ckpt"))
+
 
 def _input_error(error: BaseException | None) -> InputError | None:
     """The input error behind an exception, if there is one."""
@@ -217,70 +313,6 @@ def _input_error(error: BaseException | None) -> InputError | None:
 def _config_name(subcommand: str | None) -> str:
     """``config.yaml`` is the training's; other commands do not overwrite it."""
     return "config.yaml" if subcommand == "fit" else f"{subcommand}_config.yaml"
-
-
-@contextmanager
-def _described_by_checkpoint(args: Sequence[str]) -> Iterator[list[str]]:
-    """Command-line arguments with the checkpoint's description of the model put before all else."""
-    args = list(args)
-    path = _checkpoint_path(args)
-    commands = [i for i, a in enumerate(args) if a in FusionlabCLI.subcommands()]
-    if path is None and commands and not _names_model(args):
-        raise InputError(
-            f"`fusionlab {args[commands[0]]}` needs a model: a trained one with --ckpt_path FILE, "
-            "or a `model:` section in a --config."
-        )
-    if path is None or not commands or not Path(path).is_file():
-        yield args
-        return
-    hyper_parameters = dict(read_file(path).get("hyper_parameters", {}))
-    hyper_parameters.pop("_instantiator", None)
-    class_path = hyper_parameters.pop("_class_path", None)
-    if class_path is None:
-        yield args
-        return
-    description = {"model": {"class_path": class_path, "init_args": hyper_parameters}}
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "checkpoint.yaml")
-        config.write_text(yaml.safe_dump(description))
-        position = commands[0] + 1
-        yield [*args[:position], "--config", str(config), *args[position:]]
-
-
-def _checkpoint_path(args: Sequence[str]) -> str | None:
-    """The checkpoint given as a flag, or in the last configuration file that names one."""
-    written = [c["ckpt_path"] for c in _configs(args) if "ckpt_path" in c]
-    given = [*written, *_values(args, "--ckpt_path")]
-    return given[-1] if given else None
-
-
-def _names_model(args: Sequence[str]) -> bool:
-    """Whether a flag or a configuration says something of the model, or only help is asked for."""
-    if any(arg.startswith(("--model", "--help", "-h", "--data.help")) for arg in args):
-        return True
-    return any("model" in content for content in _configs(args))
-
-
-def _configs(args: Sequence[str]) -> list[dict[str, Any]]:
-    """The contents of the configuration files given."""
-    contents = []
-    for file in [*_values(args, "--config"), *_values(args, "-c")]:
-        if Path(file).is_file():
-            with suppress(yaml.YAMLError):  # the parser will say what is wrong with it
-                content = yaml.safe_load(Path(file).read_text())
-                contents += [content] if isinstance(content, dict) else []
-    return contents
-
-
-def _values(args: Sequence[str], name: str) -> list[str]:
-    """All values given for an argument, as ``--name value`` or ``--name=value``."""
-    values = []
-    for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            values.append(args[i + 1])
-        elif arg.startswith(f"{name}="):
-            values.append(arg.split("=", 1)[1])
-    return values
 
 
 def run(args: list[str]) -> FusionlabCLI:
@@ -301,6 +333,9 @@ def main() -> None:
     Input that cannot be used is answered with one message and status 2; set the environment
     variable FUSIONLAB_TRACEBACK to see where it was found.
     """
+    # Classes of the user's own are found in the folder, as `python -m fusionlab` finds them.
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
     try:
         FusionlabCLI(sys.argv[1:])
     except InputError as error:

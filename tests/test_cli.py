@@ -1,9 +1,11 @@
 """The command line from end to end, on a tiny data set: what a user types is what is tested."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import rasterio
 import torch
 import yaml
 
-from fusionlab.cli import run
+from fusionlab.cli import FusionlabCLI, run
 from fusionlab.errors import InputError
 
 QUICK = {
@@ -186,9 +188,132 @@ def test_resuming_gives_the_weights_of_never_stopping(runs, flair2_root, tmp_pat
     ])  # fmt: skip
     run(["fit", "--config", file, "--output", str(parts), *common, "--ckpt_path", "last"])
     one, two = load(whole / "last.ckpt"), load(parts / "last.ckpt")
-    assert one["epoch"] == two["epoch"]
+    assert one["epoch"] == two["epoch"] == 3
+    assert one["global_step"] == two["global_step"] == 8
     for key, value in one["state_dict"].items():
         assert torch.equal(value, two["state_dict"][key]), key
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_last_is_the_newest_epoch_and_knows_the_best(runs, tmp_path, mode):
+    # With the epoch itself as the score, the best is the first or the newest one.
+    run([
+        "fit", "--config", str(runs / "aerial.yaml"), "--output", str(tmp_path),
+        "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1",
+        "--checkpoint.monitor", "epoch", "--checkpoint.mode", mode,
+    ])  # fmt: skip
+    best = 2 if mode == "max" else 0
+    assert load(tmp_path / "best.ckpt")["epoch"] == best
+    last = load(tmp_path / "last.ckpt")
+    assert last["epoch"] == 2
+    (state,) = (s for key, s in last["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    assert state["best_model_score"] == best
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+
+
+def test_last_is_saved_in_epochs_without_validation(runs, tmp_path):
+    run([
+        "fit", "--config", str(runs / "aerial.yaml"), "--output", str(tmp_path),
+        "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2",
+    ])  # fmt: skip
+    assert load(tmp_path / "best.ckpt")["epoch"] == 1
+    assert load(tmp_path / "last.ckpt")["epoch"] == 2
+
+
+def test_without_checkpoints(runs, tmp_path):
+    run([
+        "fit", "--config", str(runs / "aerial.yaml"), "--output", str(tmp_path),
+        "--trainer.enable_checkpointing", "false",
+    ])  # fmt: skip
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def no_model(runs: Path, flair2_root: Path) -> list[str]:
+    return ["--data", "Flair2DataModule", "--data.root", str(flair2_root), "--data.modalities",
+            "[aerial]", "--data.sen_crop_size", "12", "--data.batch_size", "2",
+            "--trainer.accelerator", "cpu"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["flag", "file"])
+def test_best_is_found_in_the_output_without_a_model_section(runs, flair2_root, tmp_path, place):
+    shutil.copytree(runs / "aerial", tmp_path / "run")
+    output = ["--output", str(tmp_path / "run")]
+    if place == "file":
+        (tmp_path / "o.yaml").write_text(f"output: {tmp_path / 'run'}\n")
+        output = ["-c", str(tmp_path / "o.yaml")]
+    cli = run(["test", *no_model(runs, flair2_root), *output, "--ckpt_path", "best"])
+    assert type(cli.model.model).__name__ == "PixelExpert"
+    assert scores(tmp_path / "run")
+
+
+def test_configurations_are_read_in_the_order_given(runs, flair2_root, tmp_path):
+    for name in ("aerial", "nowhere"):
+        (tmp_path / f"{name}.yaml").write_text(f"ckpt_path: {runs / name / 'best.ckpt'}\n")
+    first, second = str(tmp_path / "nowhere.yaml"), str(tmp_path / "aerial.yaml")
+    rest = [*no_model(runs, flair2_root), "--output", str(tmp_path / "out")]
+    for flags in (["-c", first, "--config", second], ["--config", first, "-c", second]):
+        cli = run(["test", *flags, *rest])
+        assert type(cli.model.model).__name__ == "PixelExpert"
+    fails(["test", "--config", second, "-c", first, *rest], r"ckpt_path: .*nowhere.*not exist\.")
+
+
+def test_scores_of_initial_values_are_called_so(runs, flair2_root, tmp_path):
+    file = str(runs / "aerial.yaml")
+    with pytest.warns(UserWarning, match="trainable parameters .* have their initial values"):
+        run(["test", "--config", file, "--output", str(tmp_path)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(["test", "--config", file, "--output", str(tmp_path),
+             "--ckpt_path", str(runs / "aerial" / "best.ckpt")])  # fmt: skip
+    assert not [w for w in caught if "initial values" in str(w.message)]
+
+
+def test_null_deep_in_a_model(runs, capsys):
+    # jsonargparse made the text "None" of it, or refused it.
+    with pytest.raises(SystemExit):
+        run(["fit", "--config", str(runs / "fusion.yaml"), "--model.model.reference", "null",
+             "--model.model.alignment.size=null", "--print_config"])  # fmt: skip
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["model"]["init_args"]
+    assert printed["reference"] is None
+    assert printed["alignment"]["init_args"]["size"] is None
+
+
+@pytest.fixture
+def slurm(monkeypatch) -> pytest.MonkeyPatch:
+    """The environment of a job of one process."""
+    for name, value in {
+        "NTASKS": 1, "JOB_ID": 1, "JOB_NAME": "train", "PROCID": 0, "LOCALID": 0, "NODEID": 0,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    return monkeypatch
+
+
+def test_a_requeued_job_goes_on(runs, tmp_path, slurm):
+    file = ["fit", "--config", str(runs / "aerial.yaml"), "--output", str(tmp_path)]
+    run(file)
+    fails([*file, "--trainer.max_epochs", "2"], "already holds")
+    shutil.copy(tmp_path / "last.ckpt", tmp_path / "hpc_ckpt_1.ckpt")
+    cli = run([*file, "--trainer.max_epochs", "2"])
+    state = load(tmp_path / "last.ckpt")
+    assert state["epoch"] == 1
+    assert state["global_step"] == 2 * load(tmp_path / "hpc_ckpt_1.ckpt")["global_step"]
+    assert cli.trainer.current_epoch == 2
+
+
+def test_a_job_requeued_before_its_first_checkpoint_starts_anew(runs, tmp_path, slurm):
+    file = ["fit", "--config", str(runs / "aerial.yaml"), "--output", str(tmp_path)]
+    run(file)
+    slurm.setenv("SLURM_RESTART_COUNT", "1")
+    run(file)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_process_refuses_an_earlier_run(runs, monkeypatch, rank):
+    # Under SLURM no LOCAL_RANK is set; Lightning knows the rank from the environment.
+    monkeypatch.setattr("lightning_utilities.core.rank_zero.rank_zero_only.rank", rank)
+    monkeypatch.setattr(FusionlabCLI, "instantiate_classes", lambda self: sys.exit(0))
+    with pytest.raises(InputError if rank == 0 else SystemExit):
+        run(["fit", "--config", str(runs / "aerial.yaml"), "--output", str(runs / "aerial")])
 
 
 def test_a_model_without_anything_to_train_is_saved_as_it_is(runs, flair2_root, tmp_path):
@@ -196,7 +321,11 @@ def test_a_model_without_anything_to_train_is_saved_as_it_is(runs, flair2_root, 
         tmp_path / "average.yaml", flair2_root, fused(runs, "Average"),
         modalities=["aerial", "sentinel2"],
     )  # fmt: skip
+    run(["fit", "--config", file, "--output", str(tmp_path / "dev"),
+         "--trainer.fast_dev_run", "true"])  # fmt: skip
+    assert not list(tmp_path.rglob("*.ckpt"))
     run(["fit", "--config", file, "--output", str(tmp_path / "average")])
+    assert (tmp_path / "average" / "fusion_weights.png").is_file()
     run(["test", "--config", file, "--output", str(tmp_path / "direct")])
     run([
         "test", "--config", file, "--output", str(tmp_path / "restored"),
@@ -260,6 +389,22 @@ def test_the_command_prints_one_message_and_status_2(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_in_the_current_folder_is_found(runs, tmp_path):
+    (tmp_path / "my_experts.py").write_text("from small_models import PixelExpert as _Base\n\n\n"
+        "class Mine(_Base):\n    pass\n")  # fmt: skip
+    # What the installed script does: unlike `python -m`, it does not look into the folder.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from fusionlab.cli import main; main()",
+         "fit", "--config", str(runs / "aerial.yaml"), "--model.model", "my_experts.Mine",
+         "--trainer.fast_dev_run", "true"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for noise in ("litlogger", "GPU available:", "TPU available:"):
+        assert noise not in done.stdout + done.stderr
+
+
 def fails(args: list[str], match: str) -> None:
     with pytest.raises(InputError, match=match):
         run(args)
@@ -305,6 +450,53 @@ def test_a_checkpoint_that_is_not_there(runs, tmp_path):
         ["test", "--config", str(runs / "aerial.yaml"), "--ckpt_path", str(tmp_path / "x.ckpt")],
         "does not exist",
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flags", "says"),
+    [
+        ("class_path: ClassWeighted", "class_path: ClasWeighted", [],
+         "model.model.fusion: no class 'ClasWeighted'. Did you mean ClassWeighted"),
+        ("checkpoint:", "chekpoint:", [],
+         "model.model.experts: no option 'chekpoint'. Did you mean checkpoint?"),
+        ("batch_size:", "batchsize:", [], "data: no option 'batchsize'. Did you mean batch_size?"),
+        ("max_epochs:", "max_epoch:", [], "trainer: no option 'max_epoch'. Did you mean max_epoch"),
+        ("model:\n  class", "modle:\n  class", [], "no option 'modle'. Did you mean model?"),
+        ("class_path: FrozenExpert", "class_path: small_models.PixlExpert", [],
+         "no class 'PixlExpert' in small_models. Did you mean PixelExpert"),
+        ("class_path: FrozenExpert", "class_path: smal_models.PixelExpert", [],
+         "no module 'smal_models'"),
+        ("", "", ["--data.bathc_size", "3"], "data: no option 'bathc_size'. Did you mean batch_s"),
+        ("", "", ["--confg", "x.yaml"], "no option --confg. Did you mean --config"),
+        ("", "", ["--trainer.max_epoch", "3"], "--trainer.max_epoch. Did you mean --trainer.max_"),
+        ("", "", ["--model.model.fusion", "ClasWeighted"], "Did you mean ClassWeighted"),
+        ("", "", ["--model.model.fusion", "fusionlab.losses.Dice"], "of another kind. Known: Att"),
+        ("", "", ["--model.loss", "WeightedSum"], "model.loss: missing: terms."),
+        ("", "", ["--trainer.max_epochs", "ten"], "trainer.max_epochs: expected int or null, got"),
+        ("", "", ["--trainer.precision", "17"], "trainer.precision: Expected"),
+        ("", "", ["--config", "nowhere.yaml"], "--config: nowhere.yaml does not exist."),
+        ("trainer:", "trainer: [", [], "is not YAML"),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_a_misspelling_is_answered_in_three_lines(runs, tmp_path, old, new, flags, says):
+    text = (runs / "fusion.yaml").read_text()
+    assert old in text
+    file = tmp_path / "misspelt.yaml"
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError) as raised:
+        run(["fit", "--config", str(file), "--output", str(tmp_path / "out"), *flags])
+    message = str(raised.value)
+    assert says in message
+    assert len(message.splitlines()) <= 3
+    assert len(message) < 600
+
+
+def test_a_misspelt_flag_alone():
+    fails(["fit", "--confg", "x.yaml"], "--confg. Did you mean --config")
+    done = command("fit", "--confg", "x.yaml")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_command_without_a_model(tmp_path):

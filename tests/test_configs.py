@@ -1,9 +1,13 @@
 """Every configuration in configs/ is read, and every one that a run consists of is run."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import torch
 import yaml
+from lightning.pytorch import Callback
+from torch import Tensor
 
 from fusionlab.cli import run
 
@@ -83,6 +87,35 @@ def test_debug_overlays_run(overlay, flair2_root, tmp_path, monkeypatch):
     ])  # fmt: skip
 
 
+class Seen(Callback):
+    """Notes what every epoch is trained with."""
+
+    epochs: ClassVar[list[list[Tensor]]] = []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.epochs.append([])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.epochs[-1].append(batch["inputs"]["aerial"].clone())
+
+
+def test_overfitting_sees_the_same_batches_in_every_epoch(flair2_root, tmp_path):
+    Seen.epochs.clear()
+    run([
+        "fit", "--config", str(CONFIGS / "demo" / "aerial.yaml"),
+        "--config", str(CONFIGS / "debug" / "overfit.yaml"), "--data.root", str(flair2_root),
+        "--model.model", "small_models.PixelExpert", *QUICK[2:], "--data.batch_size", "1",
+        "--trainer.max_epochs", "3", "--output", str(tmp_path),
+        "--trainer.callbacks", "test_configs.Seen",
+    ])  # fmt: skip
+    first, *others = Seen.epochs
+    assert len(first) == 2
+    assert len(others) == 2
+    assert not torch.equal(*first)
+    for epoch in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, epoch, strict=True))
+
+
 @pytest.mark.parametrize("overlay", MACHINES, ids=lambda path: path.stem)
 def test_overlays_for_machines_are_read(overlay, capsys):
     # Their hardware is not here; that every key is known and of the right type can be checked.
@@ -92,7 +125,7 @@ def test_overlays_for_machines_are_read(overlay, capsys):
     assert ended.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)["trainer"]
     for key, value in yaml.safe_load(overlay.read_text())["trainer"].items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict | list):
             assert printed[key] == value
 
 
@@ -105,4 +138,14 @@ def test_the_tensorboard_overlay_writes_events(flair2_root, tmp_path, monkeypatc
         "--data.root", str(flair2_root), "--model.model", "small_models.PixelExpert", *QUICK[2:],
         "--trainer.max_epochs", "1", "--output", "run",
     ])  # fmt: skip
-    assert list((tmp_path / "output" / "tensorboard").rglob("events.*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert list((tmp_path / "run" / "tensorboard").rglob("events.*"))
+    assert list((tmp_path / "run" / "logs").rglob("metrics.csv"))
+    assert (tmp_path / "run" / "curves.png").is_file()
+    # The saved configuration can be used for another run.
+    loggers = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]["logger"]
+    assert {logger["init_args"]["save_dir"] for logger in loggers} == {"{output}"}
+
+
+def test_the_slurm_overlay_names_the_signal_that_requeueing_needs():
+    assert "#SBATCH --signal=SIGUSR1@90" in (CONFIGS / "trainer" / "slurm.yaml").read_text()

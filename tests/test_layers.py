@@ -17,6 +17,7 @@ LAYERS = [
     {"models"},
     {"tasks"},
     {"callbacks"},
+    {"cli_arguments", "cli_errors"},
     {"cli"},
     {"__main__"},
 ]

@@ -64,12 +64,25 @@ class Examples(Callback):
         self._keep(trainer, pl_module, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws what was kept."""
-        self._draw(trainer, pl_module, "val")
+        """Draws what was kept, if a logger shows how the examples develop."""
+        during_fit = trainer.state.fn == "fit"
+        if not during_fit or any(isinstance(log, TensorBoardLogger) for log in trainer.loggers):
+            self._draw(trainer, pl_module, "val")
+            self._rows = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins anew, so that at the end of a fit the last epoch's are there."""
+        self._rows = []
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what the last validation left."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._draw(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws what was kept."""
         self._draw(trainer, pl_module, "test")
+        self._rows = []
 
     def _keep(
         self,
@@ -90,11 +103,10 @@ class Examples(Callback):
             self._rows.append(row)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        rows, self._rows = self._rows, []
-        if not rows:
+        if not self._rows:
             return
         assert isinstance(pl_module, Task)
-        figure = examples_figure(rows, pl_module.schema.classes, pl_module.schema.colors)
+        figure = examples_figure(self._rows, pl_module.schema.classes, pl_module.schema.colors)
         self.output.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.output / f"{stage}_examples.png")
         for logger in trainer.loggers:

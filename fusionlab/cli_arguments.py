@@ -1,0 +1,101 @@
+"""What a command line says of checkpoint, folder and model, read before it is parsed.
+
+A checkpoint describes its model, and the parser needs that description before all else.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fusionlab.checkpoints import read_file
+from fusionlab.errors import InputError
+
+OUTPUT = "output"
+"""The folder of a run that names none."""
+
+
+def read_ahead(args: Sequence[str], command: str) -> dict[str, Any]:
+    """The settings ``output``, ``ckpt_path`` and those of configuration files; later ones win.
+
+    Raises:
+        InputError: if a configuration does not exist or is no YAML.
+    """
+    settings: dict[str, Any] = {}
+    for name, value in _options(args):
+        if name in ("--config", "-c"):
+            content = _config(value)
+            settings |= content.get(command) or content
+        elif name in ("--output", "--ckpt_path"):
+            settings[name.removeprefix("--")] = None if value == "null" else value
+        elif name.split(".")[0] == "--model":
+            settings["model"] = value
+    return settings
+
+
+def asks_for_help(args: Sequence[str]) -> bool:
+    """Whether the command line asks what may be written in it."""
+    return any(arg.split("=")[0].split(".")[-1] in ("-h", "--help", "help") for arg in args)
+
+
+def checkpoint_path(settings: dict[str, Any]) -> Path | None:
+    """The checkpoint to restore; ``best`` and ``last`` are those of the output folder.
+
+    Raises:
+        InputError: if it does not exist.
+    """
+    given = settings.get("ckpt_path")
+    if given is None:
+        return None
+    if given in ("best", "last"):
+        path = Path(settings.get("output") or OUTPUT, f"{given}.ckpt")
+    else:
+        path = Path(given)
+    if not path.is_file():
+        raise InputError(f"--ckpt_path: {path} does not exist.")
+    return path
+
+
+@contextmanager
+def with_checkpoint(args: Sequence[str], command: str, path: Path) -> Iterator[list[str]]:
+    """Arguments with a checkpoint's description of its task put before all else."""
+    hyper_parameters = dict(read_file(path).get("hyper_parameters", {}))
+    hyper_parameters.pop("_instantiator", None)
+    class_path = hyper_parameters.pop("_class_path", None)
+    completed = [*args, "--ckpt_path", str(path)]
+    if class_path is None:
+        yield completed
+        return
+    description = {"model": {"class_path": class_path, "init_args": hyper_parameters}}
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "checkpoint.yaml")
+        config.write_text(yaml.safe_dump(description))
+        position = completed.index(command) + 1
+        completed[position:position] = ["--config", str(config)]
+        yield completed
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options and their values, written as ``--name value`` or ``--name=value``."""
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if arg.startswith("-"):
+            name, separator, value = arg.partition("=")
+            yield name, value if separator else following
+
+
+def _config(given: str) -> dict[str, Any]:
+    """The content of a configuration: a file, or YAML on the command line itself."""
+    is_file = Path(given).is_file()
+    try:
+        content = yaml.safe_load(Path(given).read_text() if is_file else given)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--config: {given} is not YAML: {reason}") from error
+    if not is_file and not isinstance(content, dict):
+        raise InputError(f"--config: {given} does not exist.")
+    return content if isinstance(content, dict) else {}

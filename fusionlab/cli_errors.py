@@ -1,0 +1,212 @@
+"""The argument parser of the command line: a mistake is answered with one short message.
+
+jsonargparse reports a misspelt class five levels deep with everything around it, some seventy
+lines. Here every parser on the way out keeps the innermost cause and adds where it lies.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+_LINES, _WIDTH = 3, 240
+"""The most that is shown of a message that is not understood."""
+
+_FRAME = r'Parser key "|Does not validate|Subtypes:|Errors:|Given value|Problem with given'
+"""How the lines begin that say where a cause lies, and not what it is."""
+
+
+class Mistake(ArgumentError):
+    """What is wrong, and the key at which it was found."""
+
+    def __init__(self, key: str, text: str) -> None:
+        text = text.strip()
+        super().__init__(None, f"{key}: {text}" if key else text)
+        self.key = key
+        self.text = text
+
+
+class Parser(LightningArgumentParser):
+    """Raises a `Mistake`, where others print their usage and exit."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        # Abbreviations would let a misspelt flag pass as another one.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        *rest: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Namespace:
+        """Parses; reads a null that jsonargparse hands to a nested parser as Python writes it."""
+        if args is not None:
+            args = [re.sub(r"^(--[\w.]+)=None$", r"\1=null", arg) for arg in args]
+        return super().parse_args(args, *rest, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises what is wrong.
+
+        Raises:
+            Mistake: always.
+        """
+        key = _search(r'^Parser key "([^"]+)"', message)
+        found = _mistake_behind(ex)
+        if found is not None:
+            raise Mistake(_join(key, found.key), found.text) from ex
+        raise self._explained(key, message) from ex
+
+    def flags(self) -> list[str]:
+        """The options that may be written as flags."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def check_names(self, args: Iterable[str], settings: Iterable[str]) -> None:
+        """Refuses flags and settings of files that do not exist; leaves those with a dot.
+
+        Raises:
+            Mistake: for the first one.
+        """
+        for arg in args:
+            flag = arg.split("=", 1)[0]
+            if flag.startswith("--") and "." not in flag and flag not in self.flags():
+                raise Mistake("", _unknown_flag(flag, self.flags()))
+        known = {name.split(".")[0] for name in self._options()}
+        for name in settings:
+            if name not in known:
+                raise Mistake("", _unknown(name, known))
+
+    def _explained(self, key: str, message: str) -> Mistake:
+        if flag := _search(r"^unrecognized arguments: (\S+)", message):
+            name = flag.split("=", 1)[0]
+            return Mistake("", _unknown_flag(name, self.flags()))
+        if option := _search(r"Group '\S+' does not accept option '([^']+)'", message):
+            group = _search(r"Group '(\S+)'", message)
+            return Mistake(group, _unknown(option, self._options(f"{group}.")))
+        if option := _search(r"Subcommand '\S+' does not accept option '([^']+)'", message):
+            command = _search(r"Subcommand '(\S+)'", message)
+            parser = self._subcommands_action._name_parser_map[command]  # type: ignore[union-attr]
+            group, _, last = option.rpartition(".")
+            names = parser._options(f"{group}." if group else "")
+            return Mistake(group, _unknown(last, {name.split(".")[0] for name in names}))
+        if option := _search(r"^Option '([^']+)' is not accepted", message):
+            return Mistake("", _unknown(option, self._options()))
+        if missing := _search(r"^the following arguments are required: (.+)", message):
+            names = [_without_command(name) for name in missing.split(", ")]
+            return Mistake("", f"missing: {', '.join(names)}.")
+        key = _without_command(key)
+        return Mistake(
+            key, self._wrong_class(key, message) or _wrong_type(message) or _cut(message)
+        )
+
+    def _options(self, prefix: str = "") -> list[str]:
+        """Names of the options, of one group only if its prefix is given."""
+        names = [action.dest for action in self._actions]
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+    def _wrong_class(self, key: str, message: str) -> str | None:
+        action = next((a for a in self._actions if a.dest == key), None)
+        known = _subclasses(getattr(action, "_typehint", None))
+        if name := _search(r"Expected a dot import path string: ([^\s.]+)", message):
+            # Where no class is expected at all, something else is wrong.
+            return f"no class {name!r}. {_did_you_mean(name, known)}" if known else None
+        path = _search(r"given class_path '([^']+)'", message) or _search(
+            r"Got value: (?:Namespace\(class_path='|\{'class_path': ')?([\w.]+)", message
+        )
+        if module := _search(r"No module named '([^']+)'", message):
+            files = [file.stem for file in Path.cwd().glob("*.py")]
+            return (
+                f"{path or module}: no module {module!r}, neither installed nor in this folder. "
+                f"{_did_you_mean(module, files, otherwise=' ')}"
+            )
+        if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
+            inside = vars(sys.modules[match[1]]) if match[1] in sys.modules else {}
+            classes = [name for name, value in inside.items() if isinstance(value, type)]
+            return f"no class {match[2]!r} in {match[1]}. {_did_you_mean(match[2], classes)}"
+        if re.search(r"does not correspond to a subclass|to be a subclass of", message):
+            path = path or _search(r"(?:Import path |Expected ')([\w.]+)", message)
+            return f"{path} is of another kind. {_did_you_mean(path, known)}"
+        return None
+
+
+def _mistake_behind(error: BaseException | None) -> Mistake | None:
+    while error is not None and not isinstance(error, Mistake):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _search(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else ""
+
+
+def _join(*keys: str) -> str:
+    return ".".join(_without_command(key) for key in keys if key)
+
+
+def _without_command(key: str) -> str:
+    return re.sub(r"^(fit|validate|test|predict)\.", "", key)
+
+
+def _subclasses(hint: Any) -> set[str]:  # noqa: ANN401
+    """Short names of the classes that a type hint names or returns, and of those below them."""
+    if isinstance(hint, type):
+        names = set() if hint.__module__ == "builtins" else set(_below(hint))
+    else:
+        inner = get_args(hint)
+        if inner and isinstance(inner[0], list):  # what a factory is given is not the user's choice
+            inner = inner[1:]
+        names = {name for part in inner for name in _subclasses(part)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def _below(cls: type[Any]) -> Iterator[str]:
+    yield cls.__name__
+    for subclass in cls.__subclasses__():
+        yield from _below(subclass)
+
+
+def _unknown_flag(flag: str, known: Iterable[str]) -> str:
+    return f"no option {flag}. {_did_you_mean(flag, known, otherwise='See --help.')}"
+
+
+def _unknown(option: str, known: Iterable[str]) -> str:
+    return f"no option {option!r}. {_did_you_mean(option, known)}"
+
+
+def _did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """A question with the names most like it, or a list where there are few."""
+    names = sorted(set(known) - {"help", "config", "print_config"})
+    by_lower = {n.lower(): n for n in names}
+    near = [by_lower[n] for n in get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    listed = ", ".join(names)
+    return otherwise or (f"Known: {listed}." if names and len(listed) < _WIDTH else "")
+
+
+def _wrong_type(message: str) -> str | None:
+    types = list(dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message)))
+    value = re.search(r"(?:Given value: |Got value: )(.+)", message)
+    # Other expectations would be lost here.
+    if not types or not value or len(re.findall("Expected", message)) > len(types):
+        return None
+    expected = " or ".join("null" if name == "NoneType" else name for name in types)
+    return f"expected {expected}, got {value[1].strip()[:_WIDTH]}."
+
+
+def _cut(message: str) -> str:
+    """The lines of a message of jsonargparse that say something, shortened."""
+    lines = []
+    for line in message.splitlines():
+        text = re.sub(r"^- |\.? Got value: .*", "", line.strip())
+        if text and not re.match(_FRAME, text) and text != "Expected a <class 'NoneType'>":
+            lines.append(text[:_WIDTH] + ("…" if len(text) > _WIDTH else ""))
+    return "\n".join(lines[-_LINES:]) or message[:_WIDTH]
