@@ -159,7 +159,7 @@ def write_tile(
         views = draw_views(config, look, keys, frame, "UAFN", (pixels, pixels))
         left, top = frame.left + frame.east, frame.top - frame.south
         write_tif(folder / "aerial.tif", views.image, left, top, config.pixel_size,
-                  ("red", "green", "blue", "near infrared", "height"))  # fmt: skip
+                  ("red", "green", "blue", "nir", "height"))  # fmt: skip
         write_tif(folder / "truth.tif", views.labels[None], left, top, config.pixel_size)
         for image, day in zip(views.series.data, views.series.days, strict=True):
             name = f"S2_{look.date(int(day)):%Y%m%d}.tif"
