@@ -28,9 +28,7 @@ from fusionlab.data.synthetic import LandscapeConfig, write_flair2, write_tile
 from fusionlab.plots import examples_figure
 
 EXPERTS = ("aerial", "sentinel2")
-FUSIONS = (
-    "average", "fixed_weighted", "class_weighted", "gated", "gated_cloud", "concat", "attentional",
-)  # fmt: skip
+FUSIONS = ("average", "fixed_weighted", "class_weighted", "gated", "concat", "attentional")
 LEARNED = FUSIONS[2:]
 LABELS = {"aerial": "aerial alone", "sentinel2": "Sentinel-2 alone"}
 
@@ -229,7 +227,7 @@ def main() -> None:
     console.rule("Data: a synthetic landscape in the layout of FLAIR #2")
     config = LandscapeConfig(patch_size=128, pixel_size=0.8)
     landscape = write_flair2(folder / "data", config, workers=2)
-    tile = write_tile(folder / "tile", config)
+    tile = write_tile(folder / "tile", config, size=409.6)
     console.print(f"{landscape.root}: {landscape.patches} patches; new tile in {tile.root}")
 
     console.rule("Experts and fusions")
