@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from torch import Tensor
 
@@ -17,6 +17,9 @@ from fusionlab.errors import InputError
 
 IGNORE_INDEX = 255
 """Target value of pixels that count neither in a loss nor in a metric."""
+
+Target = Literal["segmentation", "multiclass", "multilabel"]
+"""What a target says: a class per pixel, one class per sample, or any number of them."""
 
 
 class TimeSeries(NamedTuple):
@@ -101,11 +104,13 @@ class Output(NamedTuple):
         auxiliary: logits of auxiliary heads, only while training.
         weights: per modality, its share in the decision, ``(B or 1, K or 1, H or 1, W or 1)``, in
             [0, 1]; the shares of all modalities sum to 1. None where a model has no such notion.
+        embeddings: per expert ``(B, D)``, and ``fused``; only of models that fuse embeddings.
     """
 
     logits: Tensor
     auxiliary: tuple[Tensor, ...] = ()
     weights: dict[str, Tensor] | None = None
+    embeddings: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,8 @@ class Schema:
         gsd: ground sampling distance of a target that is a map, metres.
         scores: for each published convention of the mean IoU, the classes it averages over, e.g.
             ``{"flair2": (the first twelve)}``. The plain mean over all classes is always given.
+        target: what the target of a sample says: ``segmentation`` is a class per pixel,
+            ``multiclass`` one class per sample, ``multilabel`` any number of classes per sample.
     """
 
     def __init__(
@@ -213,7 +220,11 @@ class Schema:
         colors: Sequence[str] = (),
         gsd: float | None = None,
         scores: Mapping[str, Sequence[str]] | None = None,
+        target: Target = "segmentation",
     ) -> None:
+        if target not in get_args(Target):
+            raise InputError(f"A target is one of {list(get_args(Target))}, got {target!r}.")
+        self.target: Target = target
         self.gsd = gsd
         self.modalities = dict(modalities)
         self.classes = tuple(classes)
@@ -266,13 +277,22 @@ class Schema:
         """The schema with one modality left; unchanged if there is none of that name."""
         if name not in self.modalities:
             return self
-        return Schema(
-            {name: self.modalities[name]},
-            self.classes,
-            colors=self.colors,
-            gsd=self.gsd,
-            scores=self.scores,
-        )
+        return self._with(modalities={name: self.modalities[name]})
+
+    def without_classes(self) -> Schema:
+        """The schema for a network that answers features and no classes."""
+        return self._with(classes=(), colors=(), scores={})
+
+    def _with(self, **changes: Any) -> Schema:  # noqa: ANN401
+        arguments = {
+            "modalities": self.modalities,
+            "classes": self.classes,
+            "colors": self.colors,
+            "gsd": self.gsd,
+            "scores": self.scores,
+            "target": self.target,
+        }
+        return Schema(**(arguments | changes))
 
     def class_indices(self, names: Sequence[str | int], *, where: str) -> list[int]:
         """Indices of classes given by name or index.
@@ -296,6 +316,7 @@ class Schema:
             "colors": list(self.colors),
             "gsd": self.gsd,
             "scores": {name: list(over) for name, over in self.scores.items()},
+            "target": self.target,
         }
 
     @classmethod
@@ -308,6 +329,7 @@ class Schema:
             colors=values.get("colors", ()),
             gsd=values.get("gsd"),
             scores=values.get("scores", {}),
+            target=values.get("target", "segmentation"),
         )
 
 

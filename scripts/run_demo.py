@@ -24,7 +24,7 @@ from rich.table import Table
 
 from fusionlab.cli import run as fusionlab
 from fusionlab.data.flair2.constants import CLASSES_13, COLORS_13
-from fusionlab.data.synthetic import LandscapeConfig, write_flair2, write_tile
+from fusionlab.data.synthetic.landscape import LandscapeConfig, write_flair2, write_tile
 from fusionlab.plots import examples_figure
 
 EXPERTS = ("aerial", "sentinel2")

@@ -12,7 +12,7 @@ LAYERS = [
     {"errors"},
     {"types"},
     {"component", "dates"},
-    {"checkpoints", "losses", "metrics", "plots"},
+    {"checkpoints", "heads", "losses", "metrics", "plots"},
     {"data", "experts", "fusion"},
     {"models"},
     {"tasks"},

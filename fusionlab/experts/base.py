@@ -173,9 +173,22 @@ class Expert(Model):
         """Logits ``(B, K, h, w)`` of raw values, with auxiliary ones beside them or not."""
         raise NotImplementedError(f"{type(self).__name__} does not define logits().")
 
-    def features(self, values: Tensor | TimeSeries) -> Tensor:
-        """Features or an embedding of raw values, for models that fuse before the decision."""
-        raise NotImplementedError(f"{type(self).__name__} gives no features.")
+    @property
+    def embedding_dim(self) -> int:
+        """Channels of the embedding that `features` gives."""
+        raise InputError(f"{type(self).__name__} gives no features, only decisions.")
+
+    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
+        """What a model that fuses before the decision takes from this expert.
+
+        Args:
+            values: raw values.
+            pooled: an embedding ``(B, D)``; otherwise a feature map ``(B, C, h, w)``.
+
+        Raises:
+            InputError: if this expert has none.
+        """
+        raise InputError(f"{type(self).__name__} gives no features, only decisions.")
 
     @property
     def modalities(self) -> tuple[str, ...]:

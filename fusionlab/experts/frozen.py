@@ -94,9 +94,14 @@ class PretrainedExpert(Expert):
             return answer[0][:, self.class_order], answer[1][:, self.class_order]
         return answer[:, self.class_order]
 
-    def features(self, values: Tensor | TimeSeries) -> Tensor:
+    @property
+    def embedding_dim(self) -> int:
+        """As that of the expert inside."""
+        return self.expert.embedding_dim
+
+    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
         """Features of the expert inside."""
-        return self.expert.features(values)
+        return self.expert.features(values, pooled=pooled)
 
     def describe(self) -> dict[str, Any]:
         """As `Component.describe`, but without the file: who restores it has the weights."""
@@ -167,9 +172,9 @@ class FrozenExpert(PretrainedExpert):
         return answer[0] if isinstance(answer, tuple) else answer
 
     @torch.no_grad()
-    def features(self, values: Tensor | TimeSeries) -> Tensor:
+    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
         """Features without a graph."""
-        return super().features(values)
+        return super().features(values, pooled=pooled)
 
 
 def _build_expert(source: Checkpoint, expert: ExpertFactory | None, schema: Schema) -> Expert:

@@ -10,16 +10,22 @@ import numpy as np
 import pytest
 import rasterio
 
-from fusionlab.data.synthetic import (
+from fusionlab.data.synthetic.landscape import (
     LandCover,
     LandscapeConfig,
     write_flair2,
     write_tile,
 )
-from fusionlab.data.synthetic.canvas import draw_segments
-from fusionlab.data.synthetic.covers import AERIAL_BANDS, ALIKE_FIELDS, Cover, materials, states
-from fusionlab.data.synthetic.domain import draw_domain
-from fusionlab.data.synthetic.noise import smooth_noise
+from fusionlab.data.synthetic.landscape.canvas import draw_segments
+from fusionlab.data.synthetic.landscape.covers import (
+    AERIAL_BANDS,
+    ALIKE_FIELDS,
+    Cover,
+    materials,
+    states,
+)
+from fusionlab.data.synthetic.landscape.domain import draw_domain
+from fusionlab.data.synthetic.landscape.noise import smooth_noise
 from fusionlab.errors import InputError
 
 CONFIG = LandscapeConfig(
@@ -210,7 +216,7 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr("fusionlab.data.synthetic.write.write_zone", fail)
+    monkeypatch.setattr("fusionlab.data.synthetic.landscape.write.write_zone", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         write_flair2(tmp_path / "a", TINY)
     assert not list(tmp_path.iterdir())

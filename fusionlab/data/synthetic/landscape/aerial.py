@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.canvas import Canvas
-from fusionlab.data.synthetic.covers import AERIAL_BANDS, materials, states
-from fusionlab.data.synthetic.domain import Domain
-from fusionlab.data.synthetic.noise import Float, blur, enlarge, smooth_noise
+from fusionlab.data.synthetic.landscape.canvas import Canvas
+from fusionlab.data.synthetic.landscape.covers import AERIAL_BANDS, materials, states
+from fusionlab.data.synthetic.landscape.domain import Domain
+from fusionlab.data.synthetic.landscape.noise import Float, blur, enlarge, smooth_noise
 
 HEIGHT_UNIT = 0.2
 """Metres per unit of band 5; 255 means 51 m or more."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.covers import ALIKE_FIELDS, COVERS, Cover, Segments
-from fusionlab.data.synthetic.noise import Float, Int
+from fusionlab.data.synthetic.landscape.covers import ALIKE_FIELDS, COVERS, Cover, Segments
+from fusionlab.data.synthetic.landscape.noise import Float, Int
 
 VARIANTS = 12
 """Shades of each small cover (roofs, asphalt, lawns, hedges) in one zone."""

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.config import LandCover
-from fusionlab.data.synthetic.noise import Float
+from fusionlab.data.synthetic.landscape.config import LandCover
+from fusionlab.data.synthetic.landscape.noise import Float
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 AERIAL_BANDS = (2, 1, 0, 6)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.canvas import Canvas
-from fusionlab.data.synthetic.covers import Cover
-from fusionlab.data.synthetic.domain import Domain
-from fusionlab.data.synthetic.noise import Float, Int, compress
+from fusionlab.data.synthetic.landscape.canvas import Canvas
+from fusionlab.data.synthetic.landscape.covers import Cover
+from fusionlab.data.synthetic.landscape.domain import Domain
+from fusionlab.data.synthetic.landscape.noise import Float, Int, compress
 
 STREET = 7.0
 """Width of a street in metres."""

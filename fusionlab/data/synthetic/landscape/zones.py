@@ -11,12 +11,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.aerial import render_aerial
-from fusionlab.data.synthetic.canvas import Canvas
-from fusionlab.data.synthetic.config import LandscapeConfig, Split, generator
-from fusionlab.data.synthetic.domain import Domain, draw_domain
-from fusionlab.data.synthetic.scene import draw_scene
-from fusionlab.data.synthetic.sentinel2 import PIXEL, Series, render_series
+from fusionlab.data.synthetic.landscape.aerial import render_aerial
+from fusionlab.data.synthetic.landscape.canvas import Canvas
+from fusionlab.data.synthetic.landscape.config import LandscapeConfig, Split, generator
+from fusionlab.data.synthetic.landscape.domain import Domain, draw_domain
+from fusionlab.data.synthetic.landscape.scene import draw_scene
+from fusionlab.data.synthetic.landscape.sentinel2 import PIXEL, Series, render_series
 
 CRS = "EPSG:2154"
 FOLDERS: dict[Split, tuple[str, str, str]] = {

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.canvas import Canvas
-from fusionlab.data.synthetic.covers import COVERS, SPECTRA, Cover, materials, states
-from fusionlab.data.synthetic.domain import Domain
-from fusionlab.data.synthetic.noise import Float, blur, smooth_noise, smoothstep
+from fusionlab.data.synthetic.landscape.canvas import Canvas
+from fusionlab.data.synthetic.landscape.covers import COVERS, SPECTRA, Cover, materials, states
+from fusionlab.data.synthetic.landscape.domain import Domain
+from fusionlab.data.synthetic.landscape.noise import Float, blur, smooth_noise, smoothstep
 
 PIXEL = 10.0
 """Metres."""

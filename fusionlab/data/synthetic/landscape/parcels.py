@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.canvas import Canvas, draw_segments
-from fusionlab.data.synthetic.covers import COVERS, LABELS, Cover
-from fusionlab.data.synthetic.domain import Domain
-from fusionlab.data.synthetic.noise import Int, compress, smooth_noise, smoothstep
+from fusionlab.data.synthetic.landscape.canvas import Canvas, draw_segments
+from fusionlab.data.synthetic.landscape.covers import COVERS, LABELS, Cover
+from fusionlab.data.synthetic.landscape.domain import Domain
+from fusionlab.data.synthetic.landscape.noise import Int, compress, smooth_noise, smoothstep
 
 SMALLEST = 1500.0
 """Parcels below this many square metres become a copse: Sentinel-2 could not tell a crop."""

@@ -14,11 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fusionlab.data.synthetic.config import TEST_DOMAINS, LandscapeConfig, generator
-from fusionlab.data.synthetic.covers import BANDS
-from fusionlab.data.synthetic.domain import draw_domain
-from fusionlab.data.synthetic.sentinel2 import PIXEL
-from fusionlab.data.synthetic.zones import draw_views, make_frame, plan, write_tif, write_zone
+from fusionlab.data.synthetic.landscape.config import TEST_DOMAINS, LandscapeConfig, generator
+from fusionlab.data.synthetic.landscape.covers import BANDS
+from fusionlab.data.synthetic.landscape.domain import draw_domain
+from fusionlab.data.synthetic.landscape.sentinel2 import PIXEL
+from fusionlab.data.synthetic.landscape.zones import (
+    draw_views,
+    make_frame,
+    plan,
+    write_tif,
+    write_zone,
+)
 from fusionlab.errors import InputError
 
 RECORD = "landscape.json"

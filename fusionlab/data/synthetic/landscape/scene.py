@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.canvas import Canvas
-from fusionlab.data.synthetic.covers import Cover
-from fusionlab.data.synthetic.domain import Domain
-from fusionlab.data.synthetic.noise import Float, Int, smooth_noise
-from fusionlab.data.synthetic.parcels import KINDS, draw_parcels, draw_patterns
-from fusionlab.data.synthetic.village import draw_lots
+from fusionlab.data.synthetic.landscape.canvas import Canvas
+from fusionlab.data.synthetic.landscape.covers import Cover
+from fusionlab.data.synthetic.landscape.domain import Domain
+from fusionlab.data.synthetic.landscape.noise import Float, Int, smooth_noise
+from fusionlab.data.synthetic.landscape.parcels import KINDS, draw_parcels, draw_patterns
+from fusionlab.data.synthetic.landscape.village import draw_lots
 
 CHARACTERS: dict[str, dict[str, float]] = {
     "U": {"village": 0.40, "industry": 0.28, "field": 0.20, "wood": 0.07, "nature": 0.05},

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.synthetic.config import LandscapeConfig, generator
-from fusionlab.data.synthetic.covers import Palette
-from fusionlab.data.synthetic.noise import Float
+from fusionlab.data.synthetic.landscape.config import LandscapeConfig, generator
+from fusionlab.data.synthetic.landscape.covers import Palette
+from fusionlab.data.synthetic.landscape.noise import Float
 
 CAMERAS = ("UCE-M3-f120-s06", "UCE-M3-f120-s07", "UCE-M3-f100", "CAMERA#017", "CAMERA#020")
 
