@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers (DataParallel, torch.compile, a task) put before every parameter's name."""
 
 
+STRIPPED = "stripped"
+"""Key of a checkpoint under which it says which weights were left out of it."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds.
@@ -34,11 +39,13 @@ class Checkpoint:
         path: the file.
         state_dict: tensors by parameter name, wrapper prefixes removed.
         hyper_parameters: what a Lightning checkpoint says of its task; empty for other files.
+        stripped: prefixes of the weights that were left out, see `strip_weights`.
     """
 
     path: Path
     state_dict: dict[str, Tensor]
     hyper_parameters: dict[str, Any]
+    stripped: dict[str, str] = field(default_factory=dict)
 
     @property
     def describes_model(self) -> bool:
@@ -95,6 +102,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     hyper_parameters = dict(content.get("hyper_parameters", {}))
     if "model" in hyper_parameters:  # a task of ours: its loss and metrics may have buffers too
         state_dict = {key: v for key, v in state_dict.items() if key.startswith("model.")}
+    stripped = dict(content.get(STRIPPED) or {})
+    if stripped:  # one of ours, whose names all begin with the task's attribute
+        state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
+        stripped = {key.removeprefix("model."): value for key, value in stripped.items()}
+        return Checkpoint(Path(path), state_dict, hyper_parameters, stripped)
     return Checkpoint(Path(path), strip_prefixes(state_dict), hyper_parameters)
 
 
@@ -125,6 +137,59 @@ def strip_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             break
         state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
     return state_dict
+
+
+def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and values."""
+    digest = blake2b(digest_size=16)
+    for name, tensor in sorted(state_dict.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def strip_weights(state_dict: dict[str, Tensor], fingerprints: Mapping[str, str]) -> None:
+    """Removes weights that can be had from elsewhere again (their licence or size may ask for it).
+
+    Args:
+        state_dict: loses every tensor whose name begins with one of the prefixes.
+        fingerprints: by prefix, of the weights that are left out; to be kept in the checkpoint.
+    """
+    for name in [name for name in state_dict if name.startswith(tuple(fingerprints))]:
+        del state_dict[name]
+
+
+def fill_stripped(
+    state_dict: Mapping[str, Tensor],
+    fingerprints: Mapping[str, str],
+    module: nn.Module,
+    *,
+    where: str,
+) -> dict[str, Tensor]:
+    """Weights of a checkpoint with those that were left out taken from the module itself.
+
+    Args:
+        state_dict: what the checkpoint holds.
+        fingerprints: what it says of what was left out.
+        module: built from the checkpoint's description, which made it get those weights again.
+        where: the file, for messages.
+
+    Raises:
+        InputError: if what the module got is not what had been left out.
+    """
+    filled = dict(state_dict)
+    own = module.state_dict()
+    for prefix, expected in fingerprints.items():
+        found = {name: value for name, value in own.items() if name.startswith(prefix)}
+        if fingerprint({n.removeprefix(prefix): v for n, v in found.items()}) != expected:
+            raise InputError(
+                f"The weights of {prefix.rstrip('.')} were left out of {where}, and those found "
+                "for it now are others. Give the same pretrained weights or expert file as in "
+                "training, or train with `strip_frozen: false` to keep them in the checkpoint."
+            )
+        filled |= found
+    return filled
 
 
 def load_weights(

@@ -6,15 +6,18 @@ the model is, and everything the user writes in YAML or flags wins over it.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,18 +31,19 @@ from lightning.pytorch.cli import (
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from fusionlab.callbacks import EpochSeed, Examples, GeoTiffWriter, Report
+from fusionlab.callbacks import EpochSeed, Examples, GeoTiffWriter, Report, TableWriter
 from fusionlab.cli_arguments import (
     OUTPUT,
     asks_for_help,
     checkpoint_path,
     read_ahead,
+    task_in,
     with_checkpoint,
 )
-from fusionlab.cli_errors import Parser
+from fusionlab.cli_errors import Parser, subclasses
 from fusionlab.data import DataModule
 from fusionlab.errors import InputError
-from fusionlab.tasks import Task
+from fusionlab.tasks import ClassificationTask, Task
 
 WriterFactory = Callable[[str], Callback]
 """Writes predictions into a folder; in YAML ``class_path`` and ``init_args``."""
@@ -65,6 +69,18 @@ def _tells_something(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_tells_something)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best epoch, by the task's own measure unless another is named."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Asks the task what to monitor."""
+        assert isinstance(pl_module, Task)
+        if self.monitor is None:
+            self.monitor, self.mode = pl_module.monitor
+            self.kth_value = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
+        super().setup(trainer, pl_module, stage)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -129,15 +145,14 @@ class FusionlabCLI(LightningCLI):
         parser.add_argument(
             "--writer",
             type=WriterFactory,
-            default=GeoTiffWriter,
-            help="What predict writes.",
+            default=GeoTiffWriter,  # or another that suits the task, see `_parsed`
+            help="What predict writes: maps by GeoTiffWriter, tables by TableWriter.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
-                "checkpoint.monitor": "val/miou",
-                "checkpoint.mode": "max",
+                "checkpoint.monitor": None,  # the task's own
                 "checkpoint.save_last": False,  # it would be saved with the best only
                 "checkpoint.enable_version_counter": False,
             }
@@ -176,12 +191,14 @@ class FusionlabCLI(LightningCLI):
             return parser.parse_args(args)
         settings = read_ahead(args, command)
         path = checkpoint_path(settings)
+        chosen = self._subcommand_parsers[command]
+        assert isinstance(chosen, Parser)
         if path is not None:
-            with with_checkpoint(args, command, path) as completed:
+            with with_checkpoint(args, command, path) as (completed, task):
+                chosen.set_defaults({"writer": _writer(task)})
                 return parser.parse_args(completed)
+        chosen.set_defaults({"writer": _writer(task_in(settings))})
         if "model" not in settings:
-            chosen = self._subcommand_parsers[command]
-            assert isinstance(chosen, Parser)
             chosen.check_names(args, settings)  # the model may be there, misspelt
             raise InputError(
                 f"`fusionlab {command}` needs a model: a trained one with --ckpt_path FILE, or a "
@@ -308,6 +325,17 @@ def _input_error(error: BaseException | None) -> InputError | None:
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _writer(task: str | None) -> type[Callback]:
+    """What writes the predictions of a task that is named by its class path."""
+    module, _, name = (task or "").rpartition(".")
+    kind: Any = next((k for k in subclasses(Task) if not module and k.__name__ == name), None)
+    if module:
+        with suppress(ImportError):  # reported where the model is parsed
+            kind = getattr(importlib.import_module(module), name, None)
+    classifies = isinstance(kind, type) and issubclass(kind, ClassificationTask)
+    return TableWriter if classifies else GeoTiffWriter
 
 
 def _config_name(subcommand: str | None) -> str:

@@ -33,8 +33,10 @@ def read_ahead(args: Sequence[str], command: str) -> dict[str, Any]:
             settings |= content.get(command) or content
         elif name in ("--output", "--ckpt_path"):
             settings[name.removeprefix("--")] = None if value == "null" else value
-        elif name.split(".")[0] == "--model":
+        elif name in ("--model", "--model.class_path"):
             settings["model"] = value
+        elif name.startswith("--model."):
+            settings.setdefault("model", None)
     return settings
 
 
@@ -61,15 +63,24 @@ def checkpoint_path(settings: dict[str, Any]) -> Path | None:
     return path
 
 
+def task_in(settings: dict[str, Any]) -> str | None:
+    """Class path of the task that the settings name."""
+    model = settings.get("model")
+    path = model.get("class_path") if isinstance(model, dict) else model
+    return path if isinstance(path, str) else None
+
+
 @contextmanager
-def with_checkpoint(args: Sequence[str], command: str, path: Path) -> Iterator[list[str]]:
-    """Arguments with a checkpoint's description of its task put before all else."""
+def with_checkpoint(
+    args: Sequence[str], command: str, path: Path
+) -> Iterator[tuple[list[str], str | None]]:
+    """Arguments with a checkpoint's description of its task put before all else; its class path."""
     hyper_parameters = dict(read_file(path).get("hyper_parameters", {}))
     hyper_parameters.pop("_instantiator", None)
     class_path = hyper_parameters.pop("_class_path", None)
     completed = [*args, "--ckpt_path", str(path)]
     if class_path is None:
-        yield completed
+        yield completed, task_in(read_ahead(args, command))
         return
     description = {"model": {"class_path": class_path, "init_args": hyper_parameters}}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +88,7 @@ def with_checkpoint(args: Sequence[str], command: str, path: Path) -> Iterator[l
         config.write_text(yaml.safe_dump(description))
         position = completed.index(command) + 1
         completed[position:position] = ["--config", str(config)]
-        yield completed
+        yield completed, class_path
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -158,7 +158,8 @@ def _without_command(key: str) -> str:
 def _subclasses(hint: Any) -> set[str]:  # noqa: ANN401
     """Short names of the classes that a type hint names or returns, and of those below them."""
     if isinstance(hint, type):
-        names = set() if hint.__module__ == "builtins" else set(_below(hint))
+        builtin = hint.__module__ == "builtins"
+        names = set() if builtin else {kind.__name__ for kind in subclasses(hint)}
     else:
         inner = get_args(hint)
         if inner and isinstance(inner[0], list):  # what a factory is given is not the user's choice
@@ -167,10 +168,11 @@ def _subclasses(hint: Any) -> set[str]:  # noqa: ANN401
     return {name for name in names if not name.startswith("_")}
 
 
-def _below(cls: type[Any]) -> Iterator[str]:
-    yield cls.__name__
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    """A class and all that derive from it."""
+    yield cls
     for subclass in cls.__subclasses__():
-        yield from _below(subclass)
+        yield from subclasses(subclass)
 
 
 def _unknown_flag(flag: str, known: Iterable[str]) -> str:

@@ -29,6 +29,8 @@ class Component(nn.Module):
     """
 
     supplied: ClassVar[tuple[str, ...]] = ("schema",)
+    stripped: bool = False
+    """Whether it describes itself for a checkpoint without the weights of `restorable` parts."""
     _given: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
@@ -36,6 +38,11 @@ class Component(nn.Module):
         self = super().__new__(cls)
         self.__dict__["_given"] = (args, kwargs)
         return self
+
+    @property
+    def restorable(self) -> tuple[str, ...]:
+        """Attributes whose weights never change and can be had again from where they came from."""
+        return ()
 
     def describe(self) -> dict[str, Any]:
         """Class path and configuration as plain values: ``{class_path, init_args}``.
@@ -113,6 +120,14 @@ def build(description: Mapping[str, Any], factory_type: Any, *args: Any, where: 
             f"the arguments {list(description.get('init_args', {}))}."
         ) from error
     return factory(*args)
+
+
+class Backbone(nn.Module):
+    """A deep network inside a component, which can say how deep each of its parameters lies."""
+
+    def parameter_layers(self) -> dict[str, int]:
+        """Per parameter name, the number of its layer, 0 next to the input."""
+        raise NotImplementedError(f"{type(self).__name__} does not define parameter_layers().")
 
 
 class Explanation(NamedTuple):

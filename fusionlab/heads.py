@@ -37,13 +37,16 @@ class Head(Component):
 
 
 class LinearHead(Head):
-    """Layer normalisation, dropout and one linear layer.
+    """Layer normalisation, dropout and one linear layer: linear probing of embeddings.
 
     Args:
         channels: width of the embedding.
         classes: class names.
         norm: whether there is a layer normalisation.
-        dropout: probability, before the linear layer.
+        dropout: probability in [0, 1), before the linear layer.
+
+    Raises:
+        InputError: if there is no class, or for a dropout outside [0, 1).
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class LinearHead(Head):
     ) -> None:
         super().__init__(channels, classes)
         self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout, where=type(self).__name__)
         self.linear = nn.Linear(channels, len(self.classes))
 
     def forward(self, embedding: Tensor) -> Tensor:
@@ -67,22 +70,33 @@ class MLPHead(Head):
         channels: width of the embedding.
         classes: class names.
         hidden: width of the hidden layer.
-        dropout: probability, after the hidden layer.
+        dropout: probability in [0, 1), after the hidden layer.
+
+    Raises:
+        InputError: if there is no class or no hidden channel, or for a dropout outside [0, 1).
     """
 
     def __init__(
         self, channels: int, classes: Sequence[str], *, hidden: int = 512, dropout: float = 0.15
     ) -> None:
         super().__init__(channels, classes)
+        if hidden < 1:
+            raise InputError(f"MLPHead hidden must be 1 or more, got {hidden}.")
         self.norm = nn.LayerNorm(channels)
         self.hidden = nn.Linear(channels, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout, where=type(self).__name__)
         self.linear = nn.Linear(hidden, len(self.classes))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """``(B, D)`` to ``(B, K)``."""
         logits: Tensor = self.linear(self.dropout(self.hidden(self.norm(embedding)).relu()))
         return logits
+
+
+def _dropout(probability: float, *, where: str) -> nn.Dropout:
+    if not 0 <= probability < 1:
+        raise InputError(f"{where} dropout is a probability in [0, 1), got {probability}.")
+    return nn.Dropout(probability)
 
 
 HeadFactory = Callable[[int, Sequence[str]], Head]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, get_args
 
 from torch import Tensor
 
@@ -45,12 +45,14 @@ class Placement(TypedDict):
         shape: ``(B, 2)`` int64: rows and columns of the prediction, the same for a whole batch;
             more than the window's where it sticks out of the raster to the right or the bottom.
         gsd: ``(B,)`` float32: ground sampling distance of that raster, metres.
+        stride: ``(B, 2)`` int64: pixels from one window to the next, down and to the right.
     """
 
     source: list[str]
     window: Tensor
     shape: Tensor
     gsd: Tensor
+    stride: NotRequired[Tensor]
 
 
 class Grid(NamedTuple):

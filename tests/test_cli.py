@@ -376,7 +376,7 @@ def command(*args: str) -> subprocess.CompletedProcess:
 
 def test_the_command_prints_one_message_and_status_2(tmp_path):
     done = command(
-        "fit", "--config", str(Path("../configs/demo/aerial.yaml")),
+        "fit", "--config", str(Path("../configs/demo/flair2/aerial.yaml")),
         "--data.root", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"),
         "--trainer.accelerator", "cpu",
     )  # fmt: skip

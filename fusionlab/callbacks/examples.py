@@ -1,4 +1,7 @@
-"""Examples of an evaluation: images, truth and prediction side by side, to file and loggers."""
+"""Examples of an evaluation: images, truth and prediction side by side, to file and loggers.
+
+Maps are drawn beside the images; of patches, the labels that are right, missed or wrong.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fusionlab.callbacks.label_figure import LabelledSample, labels_figure
 from fusionlab.plots import examples_figure
 from fusionlab.tasks import Task
-from fusionlab.types import Batch, Modality, Schema, TimeSeries
+from fusionlab.types import IGNORE_INDEX, Batch, Modality, Schema, TimeSeries
 
 TRUE_COLOR = (("red", "green", "blue"), ("B04", "B03", "B02"))
 """Bands that make a picture as the eye sees it, by the names that data sets give them."""
+RADAR = ("VV", "VH")
+"""Bands of Sentinel-1, in decibels: with their difference they make a picture."""
+RADAR_DECIBELS = ((-22.0, -2.0), (-29.0, -9.0), (0.0, 15.0))
+"""What is black and what is bright of VV, VH and their difference, from calm water to towns."""
 
 
 class Examples(Callback):
@@ -37,6 +45,7 @@ class Examples(Callback):
         self.output = Path(output)
         self.number = number
         self._rows: list[list[tuple[str, NDArray[Any]]]] = []
+        self._labelled: list[LabelledSample] = []
 
     def on_validation_batch_end(
         self,
@@ -68,11 +77,11 @@ class Examples(Callback):
         during_fit = trainer.state.fn == "fit"
         if not during_fit or any(isinstance(log, TensorBoardLogger) for log in trainer.loggers):
             self._draw(trainer, pl_module, "val")
-            self._rows = []
+            self._forget()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins anew, so that at the end of a fit the last epoch's are there."""
-        self._rows = []
+        self._forget()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws what the last validation left."""
@@ -82,7 +91,10 @@ class Examples(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws what was kept."""
         self._draw(trainer, pl_module, "test")
-        self._rows = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows, self._labelled = [], []
 
     def _keep(
         self,
@@ -91,22 +103,35 @@ class Examples(Callback):
         outputs: dict[str, Tensor] | None,
         batch: Batch,
     ) -> None:
-        missing = self.number - len(self._rows)
+        missing = self.number - len(self._rows) - len(self._labelled)
         if missing <= 0 or not trainer.is_global_zero or not outputs:
             return
         assert isinstance(pl_module, Task)
         target = pl_module.target(batch).cpu().numpy()
-        for i in range(min(missing, len(target))):
+        number = min(missing, len(target))
+        if pl_module.schema.target != "segmentation":
+            predicted = outputs["predicted"].cpu().numpy()
+            for i in range(number):
+                shown: dict[str, NDArray[Any] | None] = dict.fromkeys(batch["inputs"])
+                shown.update(pictures(batch, i, pl_module.data_schema))
+                name = batch["sample_id"][i] if "sample_id" in batch else ""
+                true, said = _label_set(target[i]), _label_set(predicted[i])
+                self._labelled.append(LabelledSample(name, shown, true, said or frozenset()))
+            return
+        for i in range(number):
             row = list(pictures(batch, i, pl_module.data_schema).items())
             row.append(("truth", target[i]))
             row.append(("prediction", outputs["predicted"][i].cpu().numpy()))
             self._rows.append(row)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not self._rows:
+        if not self._rows and not self._labelled:
             return
         assert isinstance(pl_module, Task)
-        figure = examples_figure(self._rows, pl_module.schema.classes, pl_module.schema.colors)
+        if self._labelled:
+            figure = labels_figure(self._labelled, pl_module.schema.classes)
+        else:
+            figure = examples_figure(self._rows, pl_module.schema.classes, pl_module.schema.colors)
         self.output.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.output / f"{stage}_examples.png")
         for logger in trainer.loggers:
@@ -136,13 +161,38 @@ def pictures(batch: Batch, i: int, schema: Schema) -> dict[str, NDArray[Any]]:
 
 
 def picture(image: Tensor, modality: Modality) -> NDArray[np.uint8]:
-    """True colour where the bands allow it, else the first band; stretched to 2 to 98 percent."""
-    bands = next((c for c in TRUE_COLOR if set(c) <= set(modality.bands)), modality.bands[:1] * 3)
-    channels = image[[modality.bands.index(band) for band in bands]]
-    low, high = torch.quantile(channels[:, ::2, ::2].flatten(), torch.tensor([0.02, 0.98]))
-    stretched = ((channels - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    pixels: NDArray[np.uint8] = (stretched * 255).byte().permute(1, 2, 0).numpy()
+    """A picture of an image ``(C, H, W)``, stretched to 2 to 98 percent; uint8 ``(H, W, 3)``.
+
+    True colour where the bands allow it; Sentinel-1 in false colour: VV, VH and their difference in
+    decibels, the same shades for every sample; else the first band in grey. Gaps are black.
+    """
+    found = next((c for c in TRUE_COLOR if set(c) <= set(modality.bands)), None)
+    if found is None and set(RADAR) <= set(modality.bands):
+        vv, vh = (image[modality.bands.index(band)] for band in RADAR)
+        shades = zip((vv, vh, vv - vh), RADAR_DECIBELS, strict=True)
+        channels = torch.stack(
+            [((c - low) / (high - low)).clamp(0, 1) for c, (low, high) in shades]
+        )
+        channels = torch.nan_to_num(channels, nan=0.0)
+    else:
+        bands = found or modality.bands[:1] * 3
+        channels = _stretched(image[[modality.bands.index(band) for band in bands]])
+    pixels: NDArray[np.uint8] = (channels * 255).byte().permute(1, 2, 0).numpy()
     return pixels
+
+
+def _stretched(values: Tensor) -> Tensor:
+    limits = torch.tensor([0.02, 0.98])
+    low, high = torch.nanquantile(values[..., ::2, ::2].flatten(), limits)
+    stretched = ((values - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+    return torch.nan_to_num(stretched, nan=0.0)
+
+
+def _label_set(labels: NDArray[Any]) -> frozenset[int] | None:
+    """Indices of the classes of a sample, ``(K,)`` or one index; None where they are unknown."""
+    if labels.ndim:
+        return frozenset(np.flatnonzero(labels == 1).tolist())
+    return None if labels == IGNORE_INDEX else frozenset([int(labels)])
 
 
 def _pixels(figure: Figure) -> NDArray[np.uint8]:

@@ -67,17 +67,24 @@ class GeoTiffWriter(Callback):
         """Makes the folder.
 
         Raises:
-            InputError: if that is impossible, or there are more classes than a byte can name.
+            InputError: if that is impossible, if the model answers once per sample, or if there are
+                more classes than a byte can name.
         """
         if stage != "predict":
             return
+        schema = _schema(pl_module)
+        if schema.target != "segmentation":
+            raise InputError(
+                f"GeoTiffWriter writes a class per pixel, but the model answers once per sample "
+                f"({schema.target}). Write its predictions with `--writer TableWriter`, which also "
+                "writes a grid of the patches of a raster."
+            )
         try:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"Cannot make the output folder {self.output} ({error}). Choose another --output."
             ) from error
-        schema = _schema(pl_module)
         if schema.num_classes > _MOST_CLASSES:
             raise InputError(
                 f"GeoTiffWriter writes at most {_MOST_CLASSES} classes, got {schema.num_classes}."

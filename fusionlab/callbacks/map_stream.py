@@ -223,7 +223,7 @@ class MapStream:
         # The map itself comes last: once it is there, everything is.
         for kind in sorted(self.paths, key=lambda kind: kind == "classes"):
             if kind == "classes":
-                _write_categories(self.paths[kind], self.classes)
+                write_categories(self.paths[kind], self.classes)
             self._temporary.pop(kind).replace(self.paths[kind])
 
     def abort(self) -> None:
@@ -301,7 +301,7 @@ def _zeros(shape: tuple[int, ...], folder: Path) -> Floats:
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
-def _write_categories(path: Path, classes: Sequence[str]) -> None:
+def write_categories(path: Path, classes: Sequence[str]) -> None:
     """Writes GDAL's side file, from which GIS programs take the legend's names.
 
     A GeoTIFF itself has no place for category names, only for the tags that hold them as well.

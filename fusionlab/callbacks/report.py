@@ -1,4 +1,4 @@
-"""What a run leaves for people: scores as JSON; confusion matrix, curves and weights as charts."""
+"""What a run leaves for people: scores as JSON, curves and the task's own pictures as charts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from fusionlab.plots import confusion_matrix_chart, curves_chart, fusion_weights_chart
+from fusionlab.plots import curves_chart
 from fusionlab.tasks import Task
 from fusionlab.tasks.base import Stage
 
@@ -19,8 +18,8 @@ class Report(Callback):
     """Writes a run's scores and charts into its folder, from the first process only.
 
     After fit: ``curves.png`` (if the run logs CSV), and ``fusion_weights.png`` with the share of
-    each modality per class. After validate and test: ``<stage>_metrics.json``,
-    ``<stage>_confusion.png`` and ``<stage>_fusion_weights.png``.
+    each modality per class. After validate and test: ``<stage>_metrics.json``, and one
+    ``<stage>_<name>.png`` for each of `Task.charts`.
 
     Args:
         output: the run's folder.
@@ -28,14 +27,16 @@ class Report(Callback):
 
     def __init__(self, output: str | Path) -> None:
         self.output = Path(output)
-        self._confusion: torch.Tensor | None = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws what the training came to."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.output.mkdir(parents=True, exist_ok=True)
-        self._draw_weights(trainer, pl_module, "val", self.output / "fusion_weights.png")
+        assert isinstance(pl_module, Task)
+        weights = pl_module.charts("val").get("fusion_weights")
+        if weights is not None:
+            weights.savefig(self.output / "fusion_weights.png")
         for logger in trainer.loggers:
             table = Path(logger.log_dir or "", "metrics.csv")
             if table.is_file():
@@ -66,19 +67,5 @@ class Report(Callback):
         text = json.dumps(scores, indent=2, allow_nan=False)
         (self.output / f"{stage}_metrics.json").write_text(text)
         assert isinstance(pl_module, Task)
-        confusion = pl_module.confusion(stage)
-        if confusion is not None:
-            classes, colors = pl_module.schema.classes, pl_module.schema.colors
-            figure = confusion_matrix_chart(confusion.cpu().numpy(), classes, colors)
-            figure.savefig(self.output / f"{stage}_confusion.png")
-        self._draw_weights(trainer, pl_module, stage, self.output / f"{stage}_fusion_weights.png")
-
-    def _draw_weights(
-        self, trainer: Trainer, pl_module: LightningModule, stage: Stage, path: Path
-    ) -> None:
-        assert isinstance(pl_module, Task)
-        weights = pl_module.fusion_weights(stage)
-        if weights is not None:
-            arrays = {name: value.cpu().numpy() for name, value in weights.items()}
-            schema = pl_module.schema
-            fusion_weights_chart(arrays, schema.classes, schema.colors).savefig(path)
+        for name, figure in pl_module.charts(stage).items():
+            figure.savefig(self.output / f"{stage}_{name}.png")

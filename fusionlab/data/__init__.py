@@ -1,12 +1,14 @@
 """Data modules: each delivers the batch contract for one kind of data."""
 
 from fusionlab.data.base import DataModule
+from fusionlab.data.bigearthnet import BigEarthNetDataModule
 from fusionlab.data.flair2 import Flair2DataModule
 from fusionlab.data.raster import RasterDataModule
 from fusionlab.data.transforms import D4, ModalityDropout, RandomD4, SampleTransform
 
 __all__ = [
     "D4",
+    "BigEarthNetDataModule",
     "DataModule",
     "Flair2DataModule",
     "ModalityDropout",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from fusionlab.errors import InputError
@@ -30,6 +31,8 @@ class DataModule(LightningDataModule):
         pin_memory: copy batches to page-locked memory first; pays with a GPU only.
         drop_last: drop the last, smaller batch of a training epoch. A batch of one sample cannot be
             normalised by BatchNorm on pooled features. A process with less than one batch keeps it.
+        missing: modalities to deliver as missing in every sample, whatever is on disk: what does a
+            model answer without them?
 
     Attributes:
         schema: modalities and classes that it delivers.
@@ -44,6 +47,7 @@ class DataModule(LightningDataModule):
         num_workers: int = 0,
         pin_memory: bool = False,
         drop_last: bool = True,
+        missing: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -52,6 +56,7 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.drop_last = drop_last
+        self.missing = tuple(missing)
         self._datasets: dict[Split, Dataset[Sample]] = {}
 
     def dataset(self, split: Split) -> Dataset[Sample]:
@@ -68,7 +73,18 @@ class DataModule(LightningDataModule):
         }
         for split in splits[stage]:
             if split not in self._datasets:
-                self._datasets[split] = self.dataset(split)
+                self._datasets[split] = self._without_missing(self.dataset(split))
+
+    def _without_missing(self, dataset: Dataset[Sample]) -> Dataset[Sample]:
+        if not self.missing:
+            return dataset
+        unknown = [name for name in self.missing if name not in self.schema.modalities]
+        if unknown or len(set(self.missing)) == len(self.schema.modalities):
+            raise InputError(
+                f"data.missing: {list(self.missing)} must be some, but not all, of the modalities "
+                f"{list(self.schema.modalities)}."
+            )
+        return Without(dataset, self.missing)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, each process its share; the same in every run of one seed."""
@@ -179,6 +195,44 @@ class Shard(Dataset[Sample]):
         return sample
 
 
+class Without(Dataset[Sample]):
+    """Samples from which some modalities are taken away.
+
+    Args:
+        dataset: the whole samples.
+        modalities: names of what is taken away.
+    """
+
+    def __init__(self, dataset: Dataset[Sample], modalities: Sequence[str]) -> None:
+        self.dataset = dataset
+        self.modalities = tuple(modalities)
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Sample:
+        return without(self.dataset[index], self.modalities)
+
+
+def without(sample: Sample, modalities: Sequence[str]) -> Sample:
+    """A new sample in which some modalities are zeros and not available.
+
+    A series shrinks to one date that is not valid.
+    """
+    inputs, available = dict(sample["inputs"]), dict(sample["available"])
+    for name in modalities:
+        inputs[name] = blank(inputs[name])
+        available[name] = torch.tensor(False)
+    return {**sample, "inputs": inputs, "available": available}
+
+
+def blank(value: Tensor | TimeSeries) -> Tensor | TimeSeries:
+    """What stands for a missing input: zeros; of a series, one date that is not valid."""
+    if isinstance(value, TimeSeries):
+        return TimeSeries(*(torch.zeros_like(part[:1]) for part in value))
+    return torch.zeros_like(value)
+
+
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks samples into a batch; series of different lengths are padded and marked invalid.
 
@@ -223,6 +277,9 @@ __all__ = [
     "Shard",
     "Split",
     "Transform",
+    "Without",
+    "blank",
     "collate",
     "epoch_seed",
+    "without",
 ]

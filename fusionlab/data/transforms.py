@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusionlab.data.base import Sample
+from fusionlab.data.base import Sample, without
 from fusionlab.errors import InputError
 from fusionlab.types import TimeSeries
 
@@ -136,22 +136,7 @@ class ModalityDropout(SampleTransform):
         dropped = [m for m in present if torch.rand(()) < self.probabilities.get(m, 0.0)]
         if dropped and len(dropped) == len(present):
             dropped.pop(int(torch.randint(len(dropped), ())))
-        inputs, available = dict(sample["inputs"]), dict(sample["available"])
-        for name in dropped:
-            inputs[name] = blank(inputs[name])
-            available[name] = torch.tensor(False)
-        return {**sample, "inputs": inputs, "available": available}
-
-
-def blank(value: Tensor | TimeSeries) -> Tensor | TimeSeries:
-    """What stands for a missing input: zeros; of a series, one date that is not valid."""
-    if isinstance(value, TimeSeries):
-        return TimeSeries(
-            torch.zeros_like(value.values[:1]),
-            torch.zeros_like(value.dates[:1]),
-            torch.zeros_like(value.valid[:1]),
-        )
-    return torch.zeros_like(value)
+        return without(sample, dropped)
 
 
 def _is_map(value: Tensor | TimeSeries) -> bool:

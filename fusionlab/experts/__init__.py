@@ -1,8 +1,19 @@
 """Experts: networks that each look at one modality."""
 
 from fusionlab.experts.base import Expert, ExpertFactory
+from fusionlab.experts.bifold import BifoldExpert
 from fusionlab.experts.frozen import FrozenExpert, PretrainedExpert
+from fusionlab.experts.timm_expert import TimmExpert
 from fusionlab.experts.tsvit import TSViT
 from fusionlab.experts.unetformer import UNetFormer
 
-__all__ = ["Expert", "ExpertFactory", "FrozenExpert", "PretrainedExpert", "TSViT", "UNetFormer"]
+__all__ = [
+    "BifoldExpert",
+    "Expert",
+    "ExpertFactory",
+    "FrozenExpert",
+    "PretrainedExpert",
+    "TSViT",
+    "TimmExpert",
+    "UNetFormer",
+]

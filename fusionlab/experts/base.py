@@ -33,6 +33,7 @@ class InputContract(nn.Module):
     scale: Tensor
     mean: Tensor
     std: Tensor
+    limits: Tensor | None
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class InputContract(nn.Module):
             # How raw values are encoded is a matter of the data, not of the weights.
             persistent = name != "scale"
             self.register_buffer(name, _per_band(values), persistent=persistent)
+        self.register_buffer("limits", None)
         self.index = delivered.indices(self.bands, where=where)
         self.all_bands = self.index == list(range(len(delivered.bands)))
 
@@ -79,6 +81,10 @@ class InputContract(nn.Module):
         if not self.own_scale:
             chosen = delivered.select(self.bands, where=self.where)
             self.scale.copy_(_per_band(chosen.scale))
+
+    def limit(self, low: float, high: float) -> None:
+        """Clips physical values to this range from now on; it travels with the weights."""
+        self.limits = torch.tensor([low, high], dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.bands)
@@ -97,7 +103,12 @@ class InputContract(nn.Module):
         values = raw.float()
         if not self.all_bands:
             values = values[..., self.index, :, :]
-        values = (values * self.scale - self.mean) / self.std
+        values = values * self.scale
+        if self.limits is not None:
+            nan = float("nan")  # what is not finite stays so, and is no extreme value
+            values = torch.nan_to_num(values, nan=nan, posinf=nan, neginf=nan)
+            values = values.clamp(self.limits[0], self.limits[1])
+        values = (values - self.mean) / self.std
         return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -189,6 +200,15 @@ class Expert(Model):
             InputError: if this expert has none.
         """
         raise InputError(f"{type(self).__name__} gives no features, only decisions.")
+
+    def fingerprint(self) -> str | None:
+        """A digest of all weights that its answers depend on, where those can no longer change.
+
+        None for an expert that trains, or that answers the same input differently from one time to
+        the next (dropout, statistics that drift): its answers are not worth keeping. Statistics of
+        the input contract need not be part of it.
+        """
+        return None
 
     @property
     def modalities(self) -> tuple[str, ...]:

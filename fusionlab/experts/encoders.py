@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import timm
-from huggingface_hub import constants, get_session, try_to_load_from_cache
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from fusionlab.checkpoints import load_weights, read_checkpoint
 from fusionlab.errors import InputError
+from fusionlab.experts.hub_weights import first_convolutions, model_config, timm_weights, widen
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the four feature maps, finest first."""
 
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-_HUB_TIMEOUT = 10.0  # seconds
+_ADVICE = (
+    "Choose a convolutional or hierarchical encoder such as 'resnet18', 'resnet50' or "
+    "'convnext_tiny'"
+)
 _CANNOT = (TypeError, AttributeError, AssertionError, IndexError, RuntimeError, ValueError)
 """How timm's models say that they do not support an option."""
 
@@ -44,11 +43,14 @@ class Pyramid(nn.Module):
 
     def __init__(self, name: str, *, bands: int, pretrained: bool | str = False) -> None:
         super().__init__()
-        body = _create(name, bands)
+        config = model_config(name, advice=_ADVICE)
+        body = _create(name, bands, config)
         if pretrained is True:
-            body = _create_pretrained(name, bands)
+            # As a file, because timm would ask the hub whether there is a newer one.
+            overlay = {"file": timm_weights(name, config)}
+            body = _create(name, bands, config, pretrained=True, pretrained_cfg_overlay=overlay)
         elif pretrained:
-            _load_file(body, str(pretrained), name=name, bands=bands)
+            _load_file(body, str(pretrained), config=config, bands=bands)
         self.body = body
         self.channels: tuple[int, ...] = tuple(body.feature_info.channels())
         self.channels_last = getattr(body, "output_fmt", "NCHW") == "NHWC"
@@ -61,17 +63,8 @@ class Pyramid(nn.Module):
         return features
 
 
-def _create(name: str, bands: int, **options: Any) -> Any:  # noqa: ANN401  # timm is untyped
+def _create(name: str, bands: int, config: Any, **options: Any) -> Any:  # noqa: ANN401
     """The encoder, with a message that helps where it cannot be used."""
-    if not timm.is_model(name):
-        similar = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5)
-        raise InputError(
-            f"timm has no model {name!r}"
-            + (f"; similar names: {similar}" if similar else "")
-            + ". Choose a convolutional or hierarchical encoder such as 'resnet18', 'resnet50' or "
-            "'convnext_tiny' (`timm.list_models()` lists all)."
-        )
-    config = _config(name)
     options |= {"features_only": True, "out_indices": (-4, -3, -2, -1), "in_chans": bands}
     fixed_size = config is not None and config.fixed_input_size
     if fixed_size:
@@ -97,71 +90,15 @@ def _create(name: str, bands: int, **options: Any) -> Any:  # noqa: ANN401  # ti
     return encoder
 
 
-def _config(name: str) -> Any:  # noqa: ANN401
-    try:
-        return timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        known = timm.list_pretrained(name.split(".")[0] + ".*")
-        raise InputError(f"timm has no weights named {name!r}. It has {known}.") from error
-
-
-def _create_pretrained(name: str, bands: int) -> Any:  # noqa: ANN401
-    config = _config(name)
-    if config is None or not config.has_weights:
-        raise InputError(
-            f"timm publishes no weights for {name!r}. Say `pretrained: false`, or give the path of "
-            "a weights file."
-        )
-    if "nc" in (config.license or "").lower().split("-"):
-        warnings.warn(
-            f"The weights of {name!r} are licensed {config.license}: no commercial use, and what "
-            "is trained from them inherits that.",
-            stacklevel=4,
-        )
-    source = config.hf_hub_id or config.url
-    cached = _cached(config.hf_hub_id, config.hf_hub_filename)
-    if cached is not None:
-        # Handed over as a file, because timm would ask the hub whether there is a newer one.
-        return _create(name, bands, pretrained=True, pretrained_cfg_overlay={"file": cached})
-    try:
-        if config.hf_hub_id:
-            # huggingface_hub repeats every request for most of a minute before it gives up.
-            get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
-        return _create(name, bands, pretrained=True)
-    except Exception as error:  # the HTTP libraries involved share no class of errors
-        raise InputError(
-            f"The weights of {name!r} are not in the local cache ({constants.HF_HUB_CACHE}), and "
-            f"getting {source} from {constants.ENDPOINT} failed: the hub could not be reached "
-            f"({type(error).__name__}: {error}). Say `pretrained: false` to start from random "
-            "weights, give the path of a local file (`pretrained: /path/weights.safetensors`), or "
-            "fill the cache on a machine with a connection "
-            f"(`hf download {source}`) and copy it here."
-        ) from error
-
-
-def _cached(repository: str | None, filename: str | None) -> str | None:
-    """Path of weights in the local Hugging Face cache, if they are there."""
-    if not repository:
-        return None
-    name, _, revision = repository.partition("@")
-    for file in (filename,) if filename else _HUB_FILES:
-        path = try_to_load_from_cache(name, file, revision=revision or None)
-        if isinstance(path, str):
-            return path
-    return None
-
-
-def _load_file(encoder: nn.Module, path: str, *, name: str, bands: int) -> None:
+def _load_file(encoder: nn.Module, path: str, *, config: Any, bands: int) -> None:  # noqa: ANN401
     """Loads timm weights from a file: all of the encoder's, whatever else the file holds."""
     weights = read_checkpoint(path).state_dict
     own = encoder.state_dict()
     # timm's feature extractors write "stem_0" where the whole model has "stem.0".
     names = {key.replace(".", "_"): key for key in own}
     found = {names[k]: v for key, v in weights.items() if (k := key.replace(".", "_")) in names}
-    config = _config(name)
-    first = (config.first_conv if config is not None else None) or ()
-    for layer in (first,) if isinstance(first, str) else first:
+    for layer in first_convolutions(config):
         key = names.get(f"{layer}.weight".replace(".", "_"))
-        if key in found and found[key].shape[1] == 3 and own[key].shape[1] != 3:
-            found[key] = adapt_input_conv(bands, found[key])
+        if key in found:
+            found[key] = widen(found[key], own[key], bands)
     load_weights(encoder, found or weights, where=path)

@@ -9,10 +9,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fusionlab.checkpoints import Checkpoint, load_weights, read_checkpoint
+from fusionlab.checkpoints import Checkpoint, fill_stripped, load_weights, read_checkpoint
 from fusionlab.component import build
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert, ExpertFactory, InputContract
+from fusionlab.experts.fingerprint import WeightsFingerprint
 from fusionlab.types import Schema, TimeSeries
 
 
@@ -49,6 +50,7 @@ class PretrainedExpert(Expert):
     ) -> None:
         super(Expert, self).__init__()
         self.sha256 = sha256
+        self.checkpoint = checkpoint
         if expert is not None and (trained_on or checkpoint is None):
             # A fused checkpoint is being restored: it holds the weights itself, and what the user's
             # configuration says of the file they came from, no longer needed, does not matter.
@@ -59,9 +61,17 @@ class PretrainedExpert(Expert):
             )
         else:
             source = read_checkpoint(checkpoint)
-            self.sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+            self.sha256 = _sha256(checkpoint)
+            if sha256 not in (None, self.sha256):
+                raise InputError(
+                    f"{checkpoint} is not the file that this model was trained with: its SHA-256 "
+                    f"is {self.sha256}, expected {sha256}. Put the same file there."
+                )
             self.expert = _build_expert(source, expert, schema)
-            load_weights(self.expert, source.state_dict, where=checkpoint, strict=strict)
+            weights = fill_stripped(
+                source.state_dict, source.stripped, self.expert, where=checkpoint
+            )
+            load_weights(self.expert, weights, where=checkpoint, strict=strict)
         self.trained_on = self.expert.schema.to_dict()
         self.modality = self.reference = self.expert.modality
         self.classes = schema.classes or self.expert.classes
@@ -104,8 +114,14 @@ class PretrainedExpert(Expert):
         return self.expert.features(values, pooled=pooled)
 
     def describe(self) -> dict[str, Any]:
-        """As `Component.describe`, but without the file: who restores it has the weights."""
+        """As `Component.describe`, but without the file: who restores it has the weights.
+
+        Unless they were stripped from the checkpoint: then the file is named, and checked.
+        """
         description = super().describe()
+        if self.stripped and self.restorable:
+            arguments = {**description["init_args"], "sha256": self.sha256}
+            return {**description, "init_args": arguments}
         arguments = {
             key: value
             for key, value in description["init_args"].items()
@@ -155,8 +171,14 @@ class FrozenExpert(PretrainedExpert):
             strict=strict,
         )
         self.evaluate = evaluate
+        self._weights = WeightsFingerprint(self.expert)
         self.requires_grad_(False)
         self.train(self.training)
+
+    @property
+    def restorable(self) -> tuple[str, ...]:
+        """The expert inside, if its file is known."""
+        return ("expert",) if self.checkpoint is not None and self.evaluate else ()
 
     def train(self, mode: bool = True) -> Self:
         """Switches mode, but leaves a frozen expert in evaluation mode."""
@@ -164,6 +186,10 @@ class FrozenExpert(PretrainedExpert):
         if self.evaluate:
             self.expert.eval()
         return self
+
+    def fingerprint(self) -> str | None:
+        """A digest of its weights as they are; None if its statistics may drift."""
+        return self._weights() if self.evaluate else None
 
     @torch.no_grad()
     def logits(self, values: Tensor | TimeSeries) -> Tensor:
@@ -175,6 +201,11 @@ class FrozenExpert(PretrainedExpert):
     def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
         """Features without a graph."""
         return super().features(values, pooled=pooled)
+
+
+def _sha256(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build_expert(source: Checkpoint, expert: ExpertFactory | None, schema: Schema) -> Expert:

@@ -1,6 +1,6 @@
 """A store of what frozen experts answered, so that they need not be asked again.
 
-A frozen expert gives the same logits for the same input in every epoch and in every run that uses
+A frozen expert gives the same answer to the same input in every epoch and in every run that uses
 it. The store is addressed by content: the expert's weights and options, and the bytes of the input.
 Other data options, augmentation or a retrained expert therefore never meet a wrong answer.
 """
@@ -11,21 +11,30 @@ import json
 import tempfile
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusionlab.experts import Expert, FrozenExpert
-from fusionlab.types import Batch, Output, TimeSeries
+from fusionlab.errors import InputError
+from fusionlab.experts import Expert
+from fusionlab.types import Batch, TimeSeries
+
+Question = Literal["logits", "features"]
+"""What an expert is asked for: its decision, or its embedding."""
+
+STORED = {"logits": torch.float16, "features": torch.float32}
+"""Maps of logits are large and need few digits; embeddings are small and may exceed float16."""
 
 
 class AnswerCache:
-    """Keeps logits of frozen experts in a folder, one float16 file per sample.
+    """Keeps logits and embeddings of frozen experts in a folder, one file per sample.
 
-    Worth it where asking an expert is slower than reading ``2 * K * H * W`` bytes: on a CPU, for
-    deep experts, or when many fusions are compared over the same experts. Samples should come
-    without augmentation, or every view of them is stored.
+    Logits are kept as float16 (``2 * K * H * W`` bytes), embeddings as float32 (``4 * D`` bytes).
+    Worth it where asking an expert is slower than reading that: on a CPU, for deep experts, or when
+    many fusions are compared over the same experts. Samples should come without augmentation, or
+    every view of them is stored.
 
     Args:
         folder: where to keep them; may be shared by runs and processes.
@@ -33,38 +42,73 @@ class AnswerCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._identities: dict[int, bytes] = {}
 
-    def ask(self, expert: Expert, batch: Batch) -> Output:
-        """The answer of an expert, from the store where it is known."""
-        if not isinstance(expert, FrozenExpert) or expert.sha256 is None or not expert.evaluate:
-            answer: Output = expert(batch)
-            return answer
+    def keeps(self, expert: Expert) -> bool:
+        """Whether answers of this expert are kept: those that no longer change are."""
+        return expert.fingerprint() is not None
+
+    def ask(self, expert: Expert, batch: Batch, question: Question) -> Tensor:
+        """The answer of an expert, from the store where it is known.
+
+        Args:
+            expert: one of those that `keeps` accepts.
+            batch: what it is asked about.
+            question: ``logits`` ``(B, K, ...)`` or ``features`` ``(B, D)``.
+
+        Returns:
+            The answer as float32, on the device of the batch.
+
+        Raises:
+            InputError: if the expert's answers may still change.
+        """
         values = batch["inputs"][expert.modality]
-        keys = _keys(self._identity(expert), values)
+        device = batch["available"][expert.modality].device
+        keys = _keys(_identity(expert, question, device), values)
         paths = [self.folder / key[:2] / f"{key}.npy" for key in keys]
         known = [path.is_file() for path in paths]
         answers: list[Tensor | None] = [
             torch.from_numpy(np.load(path)) if there else None
             for path, there in zip(paths, known, strict=True)
         ]
-        device = batch["available"][expert.modality].device
         if not all(known):
             new = [i for i, there in enumerate(known) if not there]
-            fresh = expert.logits(_pick(values, new)).half()
-            for i, logits in zip(new, fresh, strict=True):
-                answers[i] = logits
-                _save(paths[i], logits)
+            fresh = _answer(expert, _pick(values, new), question).to(STORED[question])
+            for i, answer in zip(new, fresh, strict=True):
+                answers[i] = answer
+                _save(paths[i], answer)
         stacked = torch.stack([answer.to(device) for answer in answers if answer is not None])
-        return Output(stacked.float())
+        return stacked.float()
 
-    def _identity(self, expert: FrozenExpert) -> bytes:
-        if id(expert) not in self._identities:
-            description = json.dumps(
-                [expert.describe(), expert.classes, expert.expert.schema.to_dict()], sort_keys=True
-            )
-            self._identities[id(expert)] = blake2b(description.encode()).digest()
-        return self._identities[id(expert)]
+
+@torch.no_grad()
+def _answer(expert: Expert, values: Tensor | TimeSeries, question: Question) -> Tensor:
+    if question == "features":
+        return expert.features(values)
+    answer = expert.logits(values)
+    return answer[0] if isinstance(answer, tuple) else answer
+
+
+def _identity(expert: Expert, question: Question, device: torch.device) -> bytes:
+    """Everything but the input that an answer depends on."""
+    fingerprint = expert.fingerprint()
+    if fingerprint is None:
+        raise InputError(
+            f"The answers of {type(expert).__name__} may still change, so they cannot be kept. "
+            "Freeze the expert, or leave out `cache:`."
+        )
+    statistics = expert.inputs.named_buffers()
+    autocast = torch.is_autocast_enabled(device.type)
+    parts = [
+        question,
+        fingerprint,
+        expert.describe(),
+        expert.classes,
+        expert.schema.to_dict(),
+        # What the data publish, or what a checkpoint brought along: the schema does not say which.
+        {name: statistic.flatten().tolist() for name, statistic in statistics},
+        str(torch.get_autocast_dtype(device.type)) if autocast else "",
+    ]
+    return blake2b(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def _keys(identity: bytes, values: Tensor | TimeSeries) -> list[str]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fusionlab.component import Explanation, Model
+from fusionlab.component import Explanation
 from fusionlab.errors import InputError
-from fusionlab.experts.base import Expert, ExpertFactory
+from fusionlab.experts.base import ExpertFactory
 from fusionlab.fusion import Average, Fused, Fusion, FusionFactory
 from fusionlab.models.align import AlignmentFactory, CentreCrop
-from fusionlab.models.cache import AnswerCache
+from fusionlab.models.composition import Composition
+from fusionlab.models.shares import leave_one_out_shares, weight_shares
 from fusionlab.types import Batch, Grid, Output, Schema
 
 
-class LateFusion(Model):
+class LateFusion(Composition):
     """Experts, alignment of their logits, and a fusion of them.
 
     The three steps are separate methods: frozen experts answer the same in every epoch, so
@@ -46,7 +45,6 @@ class LateFusion(Model):
         reference: str | None = None,
         cache: str = "",
     ) -> None:
-        super().__init__()
         built = {name: make(schema.only(name)) for name, make in experts.items()}
         for name, expert in built.items():
             if expert.classes != schema.classes:
@@ -55,53 +53,16 @@ class LateFusion(Model):
                     f"{list(expert.classes)}, the data have {schema.num_classes} "
                     f"{list(schema.classes)}. All experts must share the classes of the data."
                 )
-        self.experts = nn.ModuleDict(built)
+        super().__init__(schema, built, reference=reference, cache=cache)
         self.fusion: Fusion = fusion(list(built), schema.classes)
-        gsd = {name: expert.gsd for name, expert in built.items()}
-        if reference is not None and reference not in built:
-            raise InputError(f"reference {reference!r} is none of the experts {list(built)}.")
-        self.reference_expert = reference or min(gsd, key=lambda name: gsd[name])
-        self.reference = built[self.reference_expert].modality
-        self.gsd = gsd[self.reference_expert]
         self.alignment = alignment()
-        self.cache = AnswerCache(cache) if cache else None
-
-    def expert(self, name: str) -> Expert:
-        """An expert by name."""
-        expert = self.experts[name]
-        assert isinstance(expert, Expert)
-        return expert
-
-    @property
-    def contributors(self) -> tuple[str, ...]:
-        """Names of the experts."""
-        return tuple(self.experts)
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Those of all experts, each once."""
-        return tuple(dict.fromkeys(self.expert(name).modality for name in self.experts))
-
-    def rebind(self, schema: Schema) -> None:
-        """Reads from data that deliver other bands, another order or another encoding."""
-        for name in self.experts:
-            self.expert(name).rebind(schema)
-        self.gsd = self.expert(self.reference_expert).gsd
 
     def decide(self, batch: Batch) -> dict[str, Tensor]:
         """Logits of every expert at its own resolution."""
         return {name: answer.logits for name, answer in self._ask(batch).items()}
 
     def _ask(self, batch: Batch) -> dict[str, Output]:
-        if self.cache is not None:
-            return {name: self.cache.ask(self.expert(name), batch) for name in self.experts}
-        return {name: self.experts[name](batch) for name in self.experts}
-
-    def describe(self) -> dict[str, Any]:
-        """As `Component.describe`, but without the cache."""
-        description = super().describe()
-        description["init_args"].pop("cache", None)
-        return description
+        return {name: self.ask_logits(name, batch) for name in self.experts}
 
     def fuse(self, logits: dict[str, Tensor], batch: Batch) -> Output:
         """Aligns and fuses the experts' logits."""
@@ -109,16 +70,21 @@ class LateFusion(Model):
         return Output(fused.logits, weights=fused.weights)
 
     def forward(self, batch: Batch) -> Output:
-        """Experts, alignment, fusion. Auxiliary logits are those of experts that still train."""
+        """Experts, alignment, fusion. Auxiliary logits are those of experts that still train.
+
+        Where an expert's modality is missing, the fused logits stand for its auxiliary ones,
+        without a gradient: what was not seen teaches it nothing.
+        """
         answers = self._ask(batch)
         fused = self.fuse({name: answer.logits for name, answer in answers.items()}, batch)
-        grid = Grid(fused.logits.shape[-2], fused.logits.shape[-1], self.gsd)
-        auxiliary = tuple(
-            self._on_grid(name, logits, grid, batch)
-            for name, answer in answers.items()
-            for logits in answer.auxiliary
-        )
-        return fused._replace(auxiliary=auxiliary)
+        available = self.available(batch)
+        auxiliary = []
+        for name, answer in answers.items():
+            for logits in answer.auxiliary:
+                aligned = self._like(fused.logits, name, logits.float(), batch)
+                there = available[name].reshape(-1, *[1] * (aligned.ndim - 1))
+                auxiliary.append(torch.where(there, aligned, fused.logits.detach()))
+        return fused._replace(auxiliary=tuple(auxiliary))
 
     def _fuse(
         self,
@@ -135,51 +101,51 @@ class LateFusion(Model):
         """The fused answer and each expert's share in it.
 
         Operators that weight the experts say the share themselves. For others (concatenation) it is
-        measured by leaving one expert out: how much the probability of the predicted class falls
-        without it, relative to the others.
+        measured by leaving one expert out: how much the probability of the predicted class (of the
+        most probable one, where there may be several) falls without it, relative to the others.
         """
         aligned, available, cloud_cover = self._align(self.decide(batch), batch)
         fused = self._fuse(aligned, available, cloud_cover)
-        predicted = fused.logits.argmax(dim=1, keepdim=True)
         if fused.weights is not None:
-            shares = {
-                name: weights.expand_as(fused.logits).gather(1, predicted).squeeze(1)
-                for name, weights in fused.weights.items()
-            }
-            return Explanation(Output(fused.logits, weights=fused.weights), shares)
-        chosen = fused.logits.softmax(dim=1).gather(1, predicted).squeeze(1)
-        drops = []
-        for name in self.experts:
-            without = {**available, name: torch.zeros_like(available[name])}
-            logits = self._fuse(aligned, without, cloud_cover).logits
-            drop = chosen - logits.softmax(dim=1).gather(1, predicted).squeeze(1)
-            there = available[name].reshape(-1, *[1] * (drop.ndim - 1))
-            drops.append(drop.clamp(min=1e-6) * there)
-        total = torch.stack(drops).sum(dim=0).clamp(min=1e-6)
-        return Explanation(
-            Output(fused.logits),
-            {name: drop / total for name, drop in zip(self.experts, drops, strict=True)},
-        )
+            shares = weight_shares(fused.logits, fused.weights)
+        else:
+            shares = leave_one_out_shares(
+                fused.logits,
+                lambda there: self._fuse(aligned, there, cloud_cover).logits,
+                available,
+                self.target,
+            )
+        return Explanation(Output(fused.logits, weights=fused.weights), shares)
 
     def _align(
         self, logits: dict[str, Tensor], batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        available = {name: batch["available"][self.expert(name).modality] for name in self.experts}
-        logits = {name: value.float() for name, value in logits.items()}
+        available = self.available(batch)
         reference = logits[self.reference_expert]
-        if reference.ndim == 2:
-            return logits, available, {}
-        grid = Grid(reference.shape[-2], reference.shape[-1], self.gsd)
-        aligned = {name: self._on_grid(name, maps, grid, batch) for name, maps in logits.items()}
+        aligned = {
+            name: self._like(reference, name, value.float(), batch)
+            for name, value in logits.items()
+        }
         cloud_cover = {}
         for name in self.experts:
             cover = batch.get("cloud_cover", {}).get(self.expert(name).modality)
-            if cover is not None:
-                cloud_cover[name] = self._on_grid(name, cover.float(), grid, batch)
+            if cover is not None and reference.ndim == 2:
+                cloud_cover[name] = cover.float().flatten(1).mean(dim=1, keepdim=True)
+            elif cover is not None:
+                cloud_cover[name] = self._like(reference, name, cover.float(), batch)
         return aligned, available, cloud_cover
 
-    def _on_grid(self, name: str, maps: Tensor, grid: Grid, batch: Batch) -> Tensor:
+    def _like(self, reference: Tensor, name: str, values: Tensor, batch: Batch) -> Tensor:
+        """Maps of an expert on the grid of the reference; answers per sample as they are."""
+        if values.ndim != reference.ndim:
+            raise InputError(
+                f"LateFusion fuses maps or answers per sample, not both: the expert {name!r} gives "
+                f"{tuple(values.shape)}, {self.reference_expert!r} {tuple(reference.shape)}."
+            )
+        if values.ndim == 2:
+            return values
         expert = self.expert(name)
+        grid = Grid(reference.shape[-2], reference.shape[-1], self.gsd)
         offset = batch.get("offset", {}).get(expert.modality)
-        aligned: Tensor = self.alignment(maps, grid, gsd=expert.gsd, name=name, offset=offset)
+        aligned: Tensor = self.alignment(values, grid, gsd=expert.gsd, name=name, offset=offset)
         return aligned

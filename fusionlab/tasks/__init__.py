@@ -1,7 +1,8 @@
 """Tasks: a model with its loss, metrics and optimiser."""
 
 from fusionlab.tasks.base import ModelFactory, Task
+from fusionlab.tasks.classification import ClassificationTask
 from fusionlab.tasks.schedules import WarmupCosine
 from fusionlab.tasks.segmentation import SegmentationTask
 
-__all__ = ["ModelFactory", "SegmentationTask", "Task", "WarmupCosine"]
+__all__ = ["ClassificationTask", "ModelFactory", "SegmentationTask", "Task", "WarmupCosine"]

@@ -10,11 +10,18 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import Parameter
 
-from fusionlab.checkpoints import check_weights
-from fusionlab.component import Model
+from fusionlab.checkpoints import (
+    STRIPPED,
+    check_weights,
+    fill_stripped,
+    fingerprint,
+    strip_weights,
+)
+from fusionlab.component import Backbone, Component, Model
 from fusionlab.errors import InputError
 from fusionlab.tasks.schedules import WarmupCosine
 from fusionlab.types import Batch, Output, Schema
@@ -36,6 +43,10 @@ class Task(LightningModule):
         parameter_groups: optimiser options (``lr``, ``weight_decay``) by glob over parameter names,
             e.g. ``{"model.backbone.*": {lr: 6.0e-5}}``; the first that fits counts, the rest of the
             parameters form a group of their own.
+        layer_decay: factor in (0, 1] on the learning rate of a backbone from each layer to the one
+            below it, counted from its output (ULMFiT, arXiv 1801.06146; BEiT, arXiv 2106.08254).
+        strip_frozen: leave frozen weights that came from a file or a hub out of checkpoints, for
+            their licence or size. Restoring such a checkpoint gets them again and checks them.
         trained_on: the schema of the data that the checkpoint was trained on; set by the command
             line when a checkpoint is restored, and then decides bands and class order.
 
@@ -52,9 +63,13 @@ class Task(LightningModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         parameter_groups: Mapping[str, Mapping[str, float]] | None = None,
+        layer_decay: float | None = None,
+        strip_frozen: bool = False,
         trained_on: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if layer_decay is not None and not 0 < layer_decay <= 1:
+            raise InputError(f"layer_decay is a factor in (0, 1], got {layer_decay}.")
         self.data_schema = schema
         self.schema = Schema.from_dict(trained_on) if trained_on else schema
         if not self.schema.modalities:
@@ -82,19 +97,23 @@ class Task(LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.parameter_groups = dict(parameter_groups or {})
+        self.layer_decay = layer_decay
+        self.strip_frozen = strip_frozen
+        self._stripped: dict[str, str] = {}
 
     def forward(self, batch: Batch) -> Output:
         """The model's answer; see `Output`."""
         output: Output = self.model(batch)
         return output
 
-    def confusion(self, stage: Stage) -> Tensor | None:
-        """Counts by true and predicted class of the last evaluation, where the task has them."""
-        return None
+    @property
+    def monitor(self) -> tuple[str, Literal["min", "max"]]:
+        """What tells the best epoch: a logged name, and whether less or more is better."""
+        return "val/loss", "min"
 
-    def fusion_weights(self, stage: Stage) -> dict[str, Tensor] | None:
-        """Share of each modality per class, where the model weights modalities."""
-        return None
+    def charts(self, stage: Stage) -> dict[str, Figure]:
+        """Pictures of the last evaluation, by name; ``fusion_weights`` is drawn after a fit too."""
+        return {}
 
     def target(self, batch: Batch) -> Tensor:
         """What the model should answer; kinds of task that change it say how."""
@@ -102,7 +121,11 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over trainable parameters in their groups, and the schedule."""
-        optimizer = self.optimizer(self._groups())
+        groups = self._groups()
+        scales = [group.pop("layer_scale", 1.0) for group in groups]
+        optimizer = self.optimizer(groups)
+        for group, scale in zip(optimizer.param_groups, scales, strict=True):
+            group["lr"] = group["lr"] * scale
         self._options = [
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
@@ -138,30 +161,53 @@ class Task(LightningModule):
             scheduler.set_total_steps(scheduler.total_steps)
 
     def _groups(self) -> list[dict[str, Any]]:
-        groups: dict[str, list[Parameter]] = {pattern: [] for pattern in self.parameter_groups}
-        rest: list[Parameter] = []
+        scales = self._layer_scales()
+        groups: dict[tuple[str, float], list[Parameter]] = {}
         for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            pattern = next((p for p in self.parameter_groups if fnmatch(name, p)), None)
-            (rest if pattern is None else groups[pattern]).append(parameter)
-        for pattern, parameters in groups.items():
-            if not parameters:
-                names = [n for n, p in self.named_parameters() if p.requires_grad]
-                raise InputError(
-                    f"parameter_groups: {pattern!r} matches no trainable parameter. Their names "
-                    f"begin {names[:5]}."
-                )
-        if not rest and not any(groups.values()):
+            if parameter.requires_grad:
+                pattern = next((p for p in self.parameter_groups if fnmatch(name, p)), "")
+                groups.setdefault((pattern, scales.get(name, 1.0)), []).append(parameter)
+        unused = self.parameter_groups.keys() - {pattern for pattern, _ in groups}
+        if unused:
+            names = [n for n, p in self.named_parameters() if p.requires_grad]
+            raise InputError(
+                f"parameter_groups: {min(unused)!r} matches no trainable parameter. Their names "
+                f"begin {names[:5]}."
+            )
+        if not groups:
             raise InputError(
                 f"{type(self.model).__name__} has nothing to train: every part is frozen or has no "
                 "parameters. It can be tested as it is."
             )
-        named = [
-            {"params": parameters, **self.parameter_groups[pattern]}
-            for pattern, parameters in groups.items()
+        order = [*self.parameter_groups, ""]
+        return [
+            {
+                "params": parameters,
+                **self.parameter_groups.get(pattern, {}),
+                **({"layer_scale": scale} if self.layer_decay is not None else {}),
+            }
+            for (pattern, scale), parameters in sorted(
+                groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
+            )
         ]
-        return [*named, {"params": rest}] if rest else named
+
+    def _layer_scales(self) -> dict[str, float]:
+        """Per parameter of a backbone, the factor of its layer on the learning rate."""
+        if self.layer_decay is None:
+            return {}
+        scales: dict[str, float] = {}
+        for prefix, module in self.named_modules():
+            if isinstance(module, Backbone):
+                layers = module.parameter_layers()
+                last = max(layers.values(), default=0)
+                for name, layer in layers.items():
+                    scales[f"{prefix}.{name}"] = self.layer_decay ** (last + 1 - layer)
+        if not scales:
+            raise InputError(
+                f"layer_decay is {self.layer_decay}, but {type(self.model).__name__} has no "
+                "backbone that tells its layers. Leave layer_decay out, or use TimmExpert."
+            )
+        return scales
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Says in one message what does not fit, before Lightning tries.
@@ -169,14 +215,41 @@ class Task(LightningModule):
         Raises:
             InputError: if the weights are not those of this model.
         """
-        check_weights(self, checkpoint["state_dict"], where="the checkpoint to restore")
+        where = "the checkpoint to restore"
+        state_dict = fill_stripped(
+            checkpoint["state_dict"], checkpoint.get(STRIPPED) or {}, self, where=where
+        )
+        check_weights(self, state_dict, where=where)
+        checkpoint["state_dict"] = state_dict
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe its model in full, so that it can be restored alone."""
         hyper_parameters = checkpoint.setdefault("hyper_parameters", {})
-        hyper_parameters["model"] = self.model.describe()
+        hyper_parameters["model"] = self._description()
+        if self.strip_frozen:
+            checkpoint[STRIPPED] = self._fingerprints()
+            strip_weights(checkpoint["state_dict"], checkpoint[STRIPPED])
         hyper_parameters["trained_on"] = self.schema.to_dict()
         hyper_parameters.pop("schema", None)
         hyper_parameters.setdefault(
             "_class_path", f"{type(self).__module__}.{type(self).__qualname__}"
         )
+
+    def _description(self) -> dict[str, Any]:
+        """The model in plain values, for a checkpoint with or without frozen weights."""
+        for module in self.model.modules():
+            if isinstance(module, Component):
+                module.stripped = self.strip_frozen
+        return self.model.describe()
+
+    def _fingerprints(self) -> dict[str, str]:
+        """By prefix, of the weights to leave out; they never change, so they are hashed once."""
+        if not self._stripped:
+            for name, module in self.model.named_modules(prefix="model"):
+                parts = module.restorable if isinstance(module, Component) else ()
+                outer = tuple(self._stripped)
+                if not outer or not f"{name}.".startswith(outer):
+                    for part in parts:
+                        weights = getattr(module, part).state_dict()
+                        self._stripped[f"{name}.{part}."] = fingerprint(weights)
+        return self._stripped

@@ -18,7 +18,8 @@ class WarmupCosine(LambdaLR):
 
     Args:
         optimizer: whose learning rates it scales.
-        warmup: fraction of all steps spent warming up, in [0, 1).
+        warmup: steps spent warming up: their number, or in (0, 1) their fraction of the run; at most
+            half of the run.
         final_factor: factor on the learning rate at the last step.
         total_steps: length of the run in steps, if used without a trainer.
     """
@@ -27,12 +28,14 @@ class WarmupCosine(LambdaLR):
         self,
         optimizer: Optimizer,
         *,
-        warmup: float = 0.05,
+        warmup: int | float = 0.05,
         final_factor: float = 0.01,
         total_steps: int = 1,
     ) -> None:
-        if not 0 <= warmup < 1:
-            raise InputError(f"warmup is a fraction of the run in [0, 1), got {warmup}.")
+        if warmup < 0 or (warmup > 1 and warmup != int(warmup)):
+            raise InputError(
+                f"warmup is a number of steps or a fraction of the run in [0, 1), got {warmup}."
+            )
         self.warmup = warmup
         self.final_factor = final_factor
         self.total_steps = total_steps
@@ -57,7 +60,8 @@ class WarmupCosine(LambdaLR):
 
     def factor(self, step: int) -> float:
         """Factor on the learning rate at a step."""
-        warmup_steps = int(self.warmup * self.total_steps)
+        warmup_steps = int(self.warmup if self.warmup >= 1 else self.warmup * self.total_steps)
+        warmup_steps = min(warmup_steps, self.total_steps // 2)
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
         progress = (step - warmup_steps) / max(1, self.total_steps - warmup_steps)

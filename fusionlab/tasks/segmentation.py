@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -14,6 +15,7 @@ from fusionlab.fusion import Fusion
 from fusionlab.losses import CrossEntropy, LossFactory
 from fusionlab.metrics import ModalityShares, SegmentationMetrics
 from fusionlab.models.align import AlignmentFactory, CentreCrop
+from fusionlab.plots import confusion_matrix_chart, fusion_weights_chart
 from fusionlab.tasks.base import ModelFactory, Stage, Task
 from fusionlab.types import IGNORE_INDEX, Batch, Grid, Output, Schema
 
@@ -61,6 +63,8 @@ class SegmentationTask(Task):
         optimizer: any torch optimiser.
         lr_scheduler: any torch scheduler, or `WarmupCosine`.
         parameter_groups: optimiser options by glob over parameter names.
+        layer_decay: see `Task`.
+        strip_frozen: see `Task`.
         trained_on: set by the command line when a checkpoint is restored.
     """
 
@@ -75,19 +79,29 @@ class SegmentationTask(Task):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         parameter_groups: dict[str, dict[str, float]] | None = None,
+        layer_decay: float | None = None,
+        strip_frozen: bool = False,
         trained_on: dict[str, Any] | None = None,
     ) -> None:
+        if schema.target != "segmentation":
+            raise InputError(
+                f"SegmentationTask gives every pixel a class, but the data's target is "
+                f"{schema.target!r}: use ClassificationTask, or a target that is a map."
+            )
         super().__init__(
             schema,
             model,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
             parameter_groups=parameter_groups,
+            layer_decay=layer_decay,
+            strip_frozen=strip_frozen,
             trained_on=trained_on,
         )
         if not self.schema.classes:
             raise InputError("Segmentation needs class names, but the data name none.")
         self.loss = loss(self.schema.classes)
+        self.loss.require(self.schema.target)
         self.alignment = alignment()
         self.auxiliary_weight = auxiliary_weight
         # Attributes rather than a dict of stages, so that each metric has its own state and type.
@@ -192,6 +206,22 @@ class SegmentationTask(Task):
                 scores |= {f"share/{name}": value for name, value in shares.items()}
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
         evaluation.reset()
+
+    @property
+    def monitor(self) -> tuple[str, Literal["min", "max"]]:
+        """The mean IoU."""
+        return "val/miou", "max"
+
+    def charts(self, stage: Stage) -> dict[str, Figure]:
+        """The confusion matrix and, for a model that weights modalities, their shares."""
+        classes, colors = self.schema.classes, self.schema.colors
+        confusion = self.confusion(stage).cpu().numpy()
+        charts = {"confusion": confusion_matrix_chart(confusion, classes, colors)}
+        weights = self.fusion_weights(stage)
+        if weights is not None:
+            arrays = {name: value.cpu().numpy() for name, value in weights.items()}
+            charts["fusion_weights"] = fusion_weights_chart(arrays, classes, colors)
+        return charts
 
     def confusion(self, stage: Stage) -> Tensor:
         """Pixels by true and predicted class of the last ``val`` or ``test``, ``(K, K)`` int64."""

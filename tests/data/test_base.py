@@ -6,6 +6,7 @@ from torch.utils.data import Dataset
 
 from fusionlab.data.base import DataModule
 from fusionlab.errors import InputError
+from fusionlab.types import Modality, Schema, TimeSeries
 
 
 class Numbers(Dataset):
@@ -52,3 +53,40 @@ def test_a_process_with_less_than_a_batch_trains_on_it():
 def test_nothing_to_train_on_is_refused():
     with pytest.raises(InputError, match="NumbersData has no sample to train on"):
         epoch(0, world_size=1)
+
+
+class Pair(Dataset):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict:
+        series = TimeSeries(torch.ones(4, 1, 2, 2), torch.arange(4), torch.ones(4).bool())
+        return {
+            "inputs": {"image": torch.ones(1, 2, 2), "series": series},
+            "available": {"image": torch.tensor(True), "series": torch.tensor(True)},
+        }
+
+
+class PairData(DataModule):
+    schema = Schema({"image": Modality(("x",), 1.0), "series": Modality(("x",), 1.0)}, ("a",))
+
+    def dataset(self, split) -> Pair:
+        return Pair()
+
+
+def test_a_modality_can_be_taken_away_from_every_sample():
+    data = PairData(batch_size=3, missing=["series"])
+    data.trainer = None
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    assert batch["available"]["image"].tolist() == [True] * 3
+    assert batch["available"]["series"].tolist() == [False] * 3
+    assert batch["inputs"]["image"].eq(1).all()
+    assert batch["inputs"]["series"].values.shape == (3, 1, 1, 2, 2)
+    assert not batch["inputs"]["series"].valid.any()
+
+
+@pytest.mark.parametrize("missing", [["radar"], ["image", "series"]])
+def test_taking_away_what_is_not_there_or_everything_is_refused(missing):
+    with pytest.raises(InputError, match=r"data.missing.*some, but not all"):
+        PairData(missing=missing).setup("test")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from fusionlab.component import build
 from fusionlab.errors import InputError
-from fusionlab.experts import encoders
+from fusionlab.experts import hub_weights
 from fusionlab.experts.base import ExpertFactory
 from fusionlab.experts.unetformer import UNetFormer, UNetFormerDecoder
 from fusionlab.types import Modality, Output, Schema, TimeSeries
@@ -288,7 +288,7 @@ class TestPretrained:
                 raise OSError("Name or service not known")
 
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(encoders, "get_session", Session)
+        monkeypatch.setattr(hub_weights, "get_session", Session)
         return asked
 
     def test_nothing_is_fetched_by_default(self, offline):
@@ -321,15 +321,15 @@ class TestPretrained:
         def hub_down(*args, **kwargs):
             raise ConnectionError("reset by peer")
 
-        monkeypatch.setattr(encoders, "get_session", Session)
-        monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", hub_down)
+        monkeypatch.setattr(hub_weights, "get_session", Session)
+        monkeypatch.setattr(hub_weights, "hf_hub_download", hub_down)
         with pytest.raises(InputError, match="reset by peer"):
             UNetFormer(SCHEMA, **SMALL, pretrained=True)
 
     def test_cached_weights_need_no_connection(self, offline, weights, monkeypatch, tmp_path):
         path = tmp_path / "model.safetensors"
         save_file(weights, path)
-        monkeypatch.setattr(encoders, "try_to_load_from_cache", lambda *_, **__: str(path))
+        monkeypatch.setattr(hub_weights, "try_to_load_from_cache", lambda *_, **__: str(path))
         model = UNetFormer(SCHEMA, **SMALL, pretrained=True)
         ours = model.backbone.body.layer1[0].conv1.weight
         assert torch.equal(ours, weights["layer1.0.conv1.weight"])

@@ -125,7 +125,17 @@ def test_warm_up_and_cosine_follow_the_length_of_the_run(tmp_path):
     assert sorted(rates[4:], reverse=True) == rates[4:]
     assert rates[-1] < 0.3
     with pytest.raises(InputError, match="fraction"):
-        WarmupCosine(torch.optim.SGD(model.parameters(), lr=1.0), warmup=2)
+        WarmupCosine(torch.optim.SGD(model.parameters(), lr=1.0), warmup=2.5)
+
+
+def test_warm_up_may_be_a_number_of_steps():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = WarmupCosine(optimizer, warmup=3, final_factor=0.0)
+    schedule.set_total_steps(100)
+    assert [schedule.factor(step) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    schedule.set_total_steps(4)  # a run shorter than its warm-up still cools down
+    assert schedule.factor(2) == 1.0
+    assert schedule.factor(4) == pytest.approx(0.0)
 
 
 def test_what_the_user_says_today_wins_when_a_run_goes_on(tmp_path):

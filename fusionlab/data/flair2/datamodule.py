@@ -76,7 +76,8 @@ class Flair2DataModule(DataModule):
         mean: per modality, means of the delivered bands in physical units, instead of the
             published ones.
         std: likewise, standard deviations.
-        **loader: `batch_size`, `num_workers`, `pin_memory` and `drop_last` of `DataModule`.
+        **loader: `batch_size`, `num_workers`, `pin_memory`, `drop_last` and `missing` of
+            `DataModule`.
 
     Raises:
         InputError: for options that make no sense; unusable data are refused in `setup`.

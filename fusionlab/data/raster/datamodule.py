@@ -33,6 +33,8 @@ from fusionlab.types import Batch, Modality, Schema
 log = logging.getLogger(__name__)
 
 CLOUD_BANDS = ("snow", "cloud")
+MAP_WINDOW = 512
+"""Rows and columns of a window for a model that answers per pixel, unless the user says so."""
 
 
 class RasterDataModule(DataModule):
@@ -41,6 +43,12 @@ class RasterDataModule(DataModule):
     It knows no classes and no bands of its own: which bands in which order, pixel sizes, class
     names, and how series were cropped and averaged come with the checkpoint, through the trainer's
     task.
+
+    A model that answers once per sample, a classifier of patches, is served patches: by default
+    windows as large as those of training (`Modality.preparation`: ``image_size``), side by side
+    from the upper left corner. The last of a row or column may stick out of the raster; what lies
+    beyond its edge is mirrored. With `overlap` patches follow more densely, still on a regular grid
+    of ``window - overlap`` pixels.
 
     Values must be in the unit of training, or be brought to it with `scale` and `offset`:
 
@@ -51,17 +59,23 @@ class RasterDataModule(DataModule):
 
     Args:
         rasters: per modality a file, a folder, a pattern or a list of them. An image may come in
-            several files side by side. A series is one multi-band file per date with the date in
-            its name (YYYYMMDD or YYYY-MM-DD), or a stack, see `dates`. All in one projected CRS.
+            several files side by side, or its bands in files of their own, whatever their pixel
+            sizes: a file of one band says which by its description or its name (``…_B02_10m.jp2``),
+            and of several with the same band the finest count; coarser ones are resampled as in
+            training, by the nearest pixel or bilinearly. A series is one multi-band file per
+            date with the date in its name (YYYYMMDD or YYYY-MM-DD), or a stack, see `dates`. All in
+            one projected CRS.
         grid: rasters to map: each gives its map its reference system, extent, pixels and nodata.
             They need not be an input: a Sentinel-2 expert alone may be mapped on an aerial image
             (best with ``--model.alignment Footprint``, exact to parts of a pixel). By default the
             files of the modality on whose grid the model answers, or else of the finest image
             given, or else of the finest series: of its first date, whose nodata the map then has.
         window: rows and columns of a window, in pixels of the grid; no more than the labels of a
-            training sample covered. For a Sentinel-2 grid and experts of FLAIR #2: 10, overlap 5.
-        overlap: pixels that neighbouring windows share. The default stride of 256 keeps windows
-            aligned with the partitions of windowed attention (UNetFormer: 32 × 8 pixels).
+            training sample covered. By default 512, or the patch of training for a model that
+            answers per patch. For a Sentinel-2 grid and experts of FLAIR #2: 10, overlap 5.
+        overlap: pixels that neighbouring windows share; by default half of the window, and none
+            for patches. The stride of 256 keeps windows aligned with the partitions of windowed
+            attention (UNetFormer: 32 × 8 pixels).
         crop: rows and columns of a modality's crop, in its own pixels, e.g. ``{sentinel2: 40}``; by
             default the window's footprint for an image, and as in training for a series (40 if the
             checkpoint does not say; beside an image more if the window is larger).
@@ -91,8 +105,8 @@ class RasterDataModule(DataModule):
         rasters: dict[str, str | list[str]],
         *,
         grid: str | list[str] | None = None,
-        window: int = 512,
-        overlap: int = 256,
+        window: int | None = None,
+        overlap: int | None = None,
         crop: dict[str, int] | None = None,
         bands: dict[str, list[str]] | None = None,
         dates: dict[str, str] | None = None,
@@ -109,11 +123,8 @@ class RasterDataModule(DataModule):
         super().__init__(batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory)
         if not rasters:
             raise InputError("No rasters: name them with --data.rasters.MODALITY FILE_OR_FOLDER.")
-        if window < 1 or not 0 <= overlap < window:
-            raise InputError(
-                f"overlap must be at least 0 and smaller than window, got overlap {overlap} and "
-                f"window {window}."
-            )
+        if window is not None:
+            _check_window(window, overlap or 0)
         if not 0 < min_cover <= 1:
             raise InputError(f"min_cover is a share above 0 and up to 1, got {min_cover}.")
         if max_dates is not None and max_dates < 1:
@@ -182,14 +193,18 @@ class RasterDataModule(DataModule):
                 layers[name] = image_layers(paths, modality.bands, names=names, where=where)
         if self.grid is None:
             name = self._mapped(schema)
-            where, grid = f"data.rasters.{name}", list(layers[name].files[0])
+            where, grid = f"data.rasters.{name}", list(layers[name].grid)
             _check_gsd(grid, schema.modalities[name].gsd, "the model was trained with", where=where)
+            if len(layers) > 1:
+                log.info("Mapping the rasters of %r; others can be named with --data.grid.", name)
         else:
             where = "data.grid"
             grid = [inspect(path, where=where) for path in expand(self.grid, where=where)]
             gsd = grid[0].gsd * metres(grid[0].crs)
             _check_gsd(grid, gsd, f"{grid[0].path} has", where=where)
         _check_grid(grid, where=where)
+        patches = schema.target != "segmentation"
+        window, overlap = self._windows(schema, grid[0], patches=patches)
         for name in layers:
             _check_overlap(name, layers[name].all_files, grid)
             if name in clouds:
@@ -201,8 +216,9 @@ class RasterDataModule(DataModule):
             grid,
             layers,
             clouds,
-            window=self.window,
-            overlap=self.overlap,
+            window=window,
+            overlap=overlap,
+            patches=patches,
             recipes=recipes,
             min_cover=self.min_cover,
         )
@@ -234,6 +250,29 @@ class RasterDataModule(DataModule):
                         f"the files; series of the model: "
                         f"{[n for n, m in schema.modalities.items() if m.temporal]}."
                     )
+
+    def _windows(self, schema: Schema, grid: RasterFile, *, patches: bool) -> tuple[int, int]:
+        """Window and overlap in pixels of the grid: as the user says, or what suits the model."""
+        window, overlap = self.window, self.overlap
+        trained = _trained_patch(schema, grid) if patches else None
+        if window is None:
+            window = trained if patches else MAP_WINDOW
+        elif trained is not None and window != trained:
+            log.warning(
+                "data.window is %d pixels, but the model was trained on patches of %d pixels of "
+                "this grid: it may see less, or more, than it learned to judge.",
+                window,
+                trained,
+            )
+        if window is None:
+            raise InputError(
+                "The checkpoint does not say how large the patches of training were. Set "
+                "--data.window to their rows and columns, in pixels of the raster that is mapped."
+            )
+        if overlap is None:
+            overlap = 0 if patches else window // 2
+        _check_window(window, overlap)
+        return window, overlap
 
     def _recipe(self, name: str, modality: Modality) -> Recipe:
         return Recipe.of(
@@ -283,6 +322,24 @@ class RasterDataModule(DataModule):
             return masks
         files = tuple(masks.files[position[int(day)]] for day in series.dates)
         return Layers(files, masks.bands, series.dates, masks.dtype)
+
+
+def _trained_patch(schema: Schema, grid: RasterFile) -> int | None:
+    """Pixels of the grid along a patch of training, if the checkpoint says."""
+    gsd = grid.gsd * metres(grid.crs)
+    for modality in sorted(schema.modalities.values(), key=lambda modality: modality.gsd):
+        size = modality.preparation.get("image_size")
+        if size is not None:
+            return max(round(int(size) * modality.gsd / gsd), 1)
+    return None
+
+
+def _check_window(window: int, overlap: int) -> None:
+    if window < 1 or not 0 <= overlap < window:
+        raise InputError(
+            f"overlap must be at least 0 and smaller than window, got overlap {overlap} and "
+            f"window {window}."
+        )
 
 
 def _check_gsd(files: list[RasterFile], gsd: float, who: str, *, where: str) -> None:

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 
 from fusionlab.data import time_series
 from fusionlab.data.base import Sample
-from fusionlab.data.raster.files import Handles, Mask, RasterFile, Values, metres
+from fusionlab.data.raster.crops import Handles, Upsampling
+from fusionlab.data.raster.files import Mask, RasterFile, Values, metres
 from fusionlab.data.raster.fill import fill, neutral_values
 from fusionlab.data.raster.layers import Layers
-from fusionlab.data.raster.windows import starts
+from fusionlab.data.raster.windows import grid_starts, starts
 from fusionlab.errors import InputError
 from fusionlab.types import Modality, Schema, TimeSeries
 
@@ -42,6 +43,7 @@ class Recipe:
         cloud_area: a date is left out if so large a share of the crop is hidden.
         scale: per band, what values are multiplied by when read; None leaves them, and the offset.
         offset: per band, what is added then.
+        upsampling: how files of coarser pixels are brought to the modality's.
     """
 
     crop: int | None = None
@@ -52,6 +54,7 @@ class Recipe:
     cloud_area: float = 0.5
     scale: tuple[float, ...] | None = None
     offset: tuple[float, ...] = ()
+    upsampling: Upsampling = "bilinear"
 
     @classmethod
     def of(
@@ -86,6 +89,7 @@ class Recipe:
             cloud_area=trained.get("cloud_area") or cls.cloud_area,
             scale=factors if own else None,
             offset=added,
+            upsampling=trained.get("upsampling", cls.upsampling),
         )
 
     def rescale(self, values: Values, mask: Mask) -> Values:
@@ -111,6 +115,8 @@ class RasterWindows(Dataset[Sample]):
         clouds: probabilities of snow and cloud per series, where given.
         window: rows and columns of a window.
         overlap: pixels that neighbouring windows share.
+        patches: whether windows lie on a regular grid, the last ones sticking out of the raster;
+            otherwise they lie inside it, the last ones nearer to their neighbours.
         recipes: how samples are made, per modality of the schema.
         min_cover: share of a window that a modality or date must cover to count as present. Of
             the modality whose files lay the grid any pixel counts, and a date must cover this share
@@ -133,6 +139,7 @@ class RasterWindows(Dataset[Sample]):
         *,
         window: int,
         overlap: int,
+        patches: bool = False,
         recipes: Mapping[str, Recipe],
         min_cover: float,
     ) -> None:
@@ -149,11 +156,12 @@ class RasterWindows(Dataset[Sample]):
         self.min_cover = min_cover
         self.recipes = dict(recipes)
         self.crop = {name: self._crop(name) for name in schema.modalities}
-        stride = window - overlap
+        self.stride = window - overlap
+        laid = grid_starts if patches else starts
         self.starts = [
             (
-                starts(file.height, window=window, stride=stride),
-                starts(file.width, window=window, stride=stride),
+                laid(file.height, window=window, stride=self.stride),
+                laid(file.width, window=window, stride=self.stride),
             )
             for file in self.sources
         ]
@@ -169,7 +177,7 @@ class RasterWindows(Dataset[Sample]):
         file, (rows, columns) = self.sources[source], self.starts[source]
         step = index - (self._ends[source] - self.lengths[source])
         row, column = rows[step // len(columns)], columns[step % len(columns)]
-        height, width = min(self.window, file.height), min(self.window, file.width)
+        height, width = min(self.window, file.height - row), min(self.window, file.width - column)
         sample: Sample = {
             "inputs": {},
             "available": {},
@@ -180,11 +188,12 @@ class RasterWindows(Dataset[Sample]):
                 "window": torch.tensor([row, column, height, width]),
                 "shape": torch.tensor([self.window, self.window]),
                 "gsd": torch.tensor(file.gsd * metres(file.crs)),
+                "stride": torch.tensor([self.stride, self.stride]),
             },
         }
         if self.clouds:
             sample["cloud_cover"] = {}
-        # Of the window as the network sees it, which is larger than a small raster.
+        # Of the window as the network sees it, which may stick out of the raster.
         centre = (
             file.transform.c + (column + self.window / 2) * file.transform.a,
             file.transform.f + (row + self.window / 2) * file.transform.e,
@@ -234,12 +243,18 @@ class RasterWindows(Dataset[Sample]):
         gsd = modality.gsd / metres(file.crs)
         where = f"data.rasters.{name}"
         values, mask, offset = layers.read(
-            self._handles, centre, size=size, gsd=gsd, where=where, first=file.path
+            self._handles,
+            centre,
+            size=size,
+            gsd=gsd,
+            where=where,
+            first=file.path,
+            upsampling=recipe.upsampling,
         )
         sample["offset"][name] = torch.tensor(offset)
         extent = self.window * file.gsd / gsd
         rows, columns = (_footprint(size, offset[i], extent, share[i]) for i in range(2))
-        seen = mask[:, :, rows, columns].any(axis=1)
+        seen = layers.seen(mask[:, :, rows, columns])
         cover = seen.mean(axis=(1, 2))
         least = self.min_cover * (seen.any(axis=0).mean() if name in self.own else 1)
         kept = np.flatnonzero((cover > 0) & (cover >= least))

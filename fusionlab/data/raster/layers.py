@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionlab.data.raster.files import (
-    Handles,
-    Mask,
-    RasterFile,
-    Values,
-    inspect,
-    read_patch,
-    same_crs,
-)
+from fusionlab.data.raster.bands import band_files
+from fusionlab.data.raster.crops import Handles, Upsampling, read_patch
+from fusionlab.data.raster.files import Mask, RasterFile, Values, inspect, same_crs
 from fusionlab.errors import InputError
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})([-_]?)(\d{2})\2(\d{2})(?!\d)")
@@ -33,16 +27,27 @@ class Layers:
 
     Attributes:
         files: one list per group of bands that is read together: one group for an image or a
-            stack, one per date for a folder of dates. The files of a group lie side by side.
+            stack, one per date for a folder of dates, several for an image whose bands come in
+            files of their own. The files of a group lie side by side.
         bands: bands per date.
         dates: ``(T,)`` int64, days since 1970-01-01, ascending; None for an image.
         dtype: type the values are delivered in.
+        order: of an image in several groups, which of their bands, one group after the other, is
+            the first, second… of the model.
     """
 
     files: tuple[tuple[RasterFile, ...], ...]
     bands: int
     dates: NDArray[np.int64] | None
     dtype: np.dtype[Any]
+    order: tuple[int, ...] = ()
+
+    @property
+    def grid(self) -> tuple[RasterFile, ...]:
+        """The files to map if no other grid is given: of the finest bands, or of the first date."""
+        if self.dates is not None:
+            return self.files[0]
+        return min(self.files, key=lambda group: group[0].gsd)
 
     @property
     def all_files(self) -> list[RasterFile]:
@@ -58,6 +63,7 @@ class Layers:
         gsd: float,
         where: str,
         first: str = "",
+        upsampling: Upsampling = "bilinear",
     ) -> tuple[Values, Mask, tuple[float, float]]:
         """A crop of all dates around a point.
 
@@ -68,10 +74,11 @@ class Layers:
             gsd: pixel size of the crop, in units of the CRS.
             where: what is asking, for error messages.
             first: path of the file that counts where files overlap.
+            upsampling: how files of coarser pixels are resampled.
 
         Returns:
             Values ``(T, bands, size, size)`` (T = 1 for an image), where they were observed in the
-            same shape, and the offset as in `fusionlab.data.raster.files.Patch`.
+            same shape, and the offset as in `fusionlab.data.raster.crops.Patch`.
         """
         patches = [
             read_patch(
@@ -83,14 +90,42 @@ class Layers:
                 bands=len(group[0].indexes),
                 dtype=self.dtype,
                 where=where,
+                upsampling=upsampling,
             )
             for group in self.files
         ]
         shape = (-1, self.bands, size, size)
         values = np.concatenate([patch.values for patch in patches]).reshape(shape)
         mask = np.concatenate([patch.observed for patch in patches]).reshape(shape)
+        if self.order:
+            values, mask = values[:, self.order], mask[:, self.order]
         offset = next((p.offset for p in patches if p.observed.any()), (0.0, 0.0))
         return values, mask, offset
+
+    def seen(self, mask: Mask) -> Mask:
+        """Where an image or a date was observed: in any of the bands that one file holds together.
+
+        Where bands come in files of their own, all of these must have something to show: Sentinel-1
+        and Sentinel-2 bands of one modality, say.
+
+        Args:
+            mask: where bands were observed, ``(T, bands, height, width)``.
+
+        Returns:
+            ``(T, height, width)``.
+        """
+        if not self.order:
+            return _any(mask)
+        where = np.argsort(self.order)  # of every band of the groups, its place in the model
+        ends = np.cumsum([len(group[0].indexes) for group in self.files])
+        parts = np.split(where, ends[:-1])
+        seen: Mask = np.all([_any(mask[:, part]) for part in parts], axis=0)
+        return seen
+
+
+def _any(mask: Mask) -> Mask:
+    seen: Mask = np.any(mask, axis=1)
+    return seen
 
 
 def image_layers(
@@ -99,7 +134,7 @@ def image_layers(
     """An image in one or many files.
 
     Args:
-        paths: the files.
+        paths: the files, side by side or each with bands of its own.
         wanted: the bands the model was trained with.
         names: what the file's bands are, in order, if the user says so.
         where: config key, for error messages.
@@ -107,8 +142,32 @@ def image_layers(
     Raises:
         InputError: if a file is unusable or its bands are not those wanted.
     """
-    files = tuple(select(inspect(p, where=where), wanted, names=names, where=where) for p in paths)
+    infos = [inspect(path, where=where) for path in paths]
+    if names is None and len(infos) > 1:
+        holders = band_files(infos, wanted, where=where)
+        if holders is not None:
+            return _split_layers(holders, wanted, where=where)
+    files = tuple(select(info, wanted, names=names, where=where) for info in infos)
     return _layers((files,), len(wanted), None, where=where)
+
+
+def _split_layers(
+    holders: Mapping[str, tuple[RasterFile, ...]], wanted: Sequence[str], *, where: str
+) -> Layers:
+    """Bands that lie in the same files are read together."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for band in wanted:
+        groups.setdefault(tuple(file.path for file in holders[band]), []).append(band)
+    files = tuple(
+        tuple(
+            replace(file, indexes=tuple(holders[band][i].indexes[0] for band in bands))
+            for i, file in enumerate(holders[bands[0]])
+        )
+        for bands in groups.values()
+    )
+    read = [band for bands in groups.values() for band in bands]
+    layers = _layers(files, len(wanted), None, where=where)
+    return replace(layers, order=tuple(read.index(band) for band in wanted))
 
 
 def series_layers(

@@ -18,6 +18,15 @@ def starts(length: int, *, window: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def grid_starts(length: int, *, window: int, stride: int) -> list[int]:
+    """First pixels of windows that cover an axis, all multiples of the stride.
+
+    The last window may stick out: its neighbours' places are kept, so that the windows of a raster
+    are the pixels of a coarser one.
+    """
+    return [*range(0, max(length - window, 0) + stride, stride)]
+
+
 class WholeSources(DistributedSampler[Any]):
     """Gives every process whole rasters, largest first to whoever has least to do.
 

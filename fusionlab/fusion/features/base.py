@@ -17,8 +17,8 @@ class FusedFeatures(NamedTuple):
 
     Attributes:
         features: ``(B, D)`` or ``(B, D, H, W)``.
-        weights: per expert its share, ``(B or 1, 1, …)``, summing to 1 over the experts; None where
-            the operator has no such weights.
+        weights: per expert its share in [0, 1], ``(B, 1)`` or ``(B, 1, H or 1, W or 1)``, summing
+            to 1 over the experts; None where the operator has no such weights.
     """
 
     features: Tensor
@@ -28,7 +28,8 @@ class FusedFeatures(NamedTuple):
 class FeatureOperator(Component):
     """Turns the features of several experts into one tensor.
 
-    An expert whose modality is missing for a sample takes no part in that sample's result.
+    An expert whose modality is missing for a sample takes no part in that sample's result: whatever
+    stands in its place is not read, and weights are renormalised over the experts that are there.
 
     Args:
         channels: per expert, the width of its features, in the order in which operators number
@@ -59,7 +60,7 @@ class FeatureOperator(Component):
 
         Args:
             features: per expert ``(B, D)`` or ``(B, D, H, W)``; zeros where it is missing.
-            available: ``(M, B)`` bool.
+            available: ``(M, B)`` bool, experts in the order of `channels`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define fuse().")
 
@@ -73,7 +74,8 @@ class FeatureOperator(Component):
             available: per expert ``(B,)`` bool; all there if not given.
 
         Raises:
-            InputError: if an expert's features are absent or have another width than announced.
+            InputError: if an expert's features are absent, have another width than announced, or
+                lie on another grid than the others'.
         """
         widths = {name: value.shape[1] for name, value in features.items()}
         if widths != self.channels:
@@ -81,21 +83,51 @@ class FeatureOperator(Component):
                 f"{type(self).__name__} was built for features of the widths {self.channels}, got "
                 f"{widths}. A missing modality is zeros with available = False."
             )
+        if len({(len(value), *value.shape[2:]) for value in features.values()}) > 1:
+            shapes = {name: tuple(value.shape) for name, value in features.items()}
+            raise InputError(
+                f"{type(self).__name__} fuses features of the same samples on one grid, got "
+                f"{shapes}: pool or align them first."
+            )
         first = next(iter(features.values()))
         if available is None:
-            there = torch.ones(len(self.channels), len(first), dtype=torch.bool).to(first.device)
+            there = first.new_ones(len(self.channels), len(first), dtype=torch.bool)
         else:
             there = torch.stack([available[name] for name in self.channels])
         masked = {
-            name: torch.where(_like(there[i], features[name]), features[name], 0)
-            for i, name in enumerate(self.channels)
+            name: keep_available(features[name], there[i]) for i, name in enumerate(self.channels)
         }
         return self.fuse(masked, there)
 
 
-def _like(available: Tensor, features: Tensor) -> Tensor:
-    """``(B,)`` reshaped to broadcast over ``(B, D, …)``."""
-    return available.reshape(-1, *[1] * (features.ndim - 1))
+def keep_available(features: Tensor, available: Tensor) -> Tensor:
+    """Zeros where a sample is missing, whatever stood there, and no gradient to it.
+
+    Args:
+        features: ``(..., B, D)`` or ``(..., B, D, H, W)``.
+        available: ``(..., B)`` bool.
+    """
+    axes = features.ndim - available.ndim
+    there = available.reshape(*available.shape, *[1] * axes)
+    return torch.where(there, features, torch.zeros_like(features))
+
+
+def softmax_over_available(scores: Tensor, available: Tensor) -> Tensor:
+    """Shares of the experts: a softmax over those that are there, 0 for the others.
+
+    Where none is there the shares are equal, so that they sum to 1 and nothing is NaN.
+
+    Args:
+        scores: ``(M, B, ...)``, or ``(M, 1, ...)`` where they do not depend on the sample.
+        available: ``(M, B)`` bool.
+
+    Returns:
+        ``(M, B, ...)``.
+    """
+    there = available.reshape(*available.shape, *[1] * (scores.ndim - 2))
+    masked = torch.where(there, scores, torch.full_like(scores[:1], float("-inf")))
+    masked = torch.where(there.any(dim=0, keepdim=True), masked, torch.zeros_like(masked))
+    return masked.softmax(dim=0)
 
 
 FeatureOperatorFactory = Callable[[Mapping[str, int]], FeatureOperator]

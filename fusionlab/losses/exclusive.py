@@ -1,66 +1,17 @@
-"""Losses over class logits. Pixels marked `IGNORE_INDEX` count in none of them."""
+"""Losses where exactly one class is right, per pixel or per sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionlab.errors import InputError
-from fusionlab.types import IGNORE_INDEX, class_indices
-
-ClassWeights = list[float] | dict[str, float]
-"""One weight per class in index order, or by class name or index, the others weighing 1."""
-
-
-class Loss(nn.Module):
-    """Compares logits with class indices; computes in float32 under any autocast.
-
-    A batch in which every pixel is ignored gives exactly 0, and gradients of 0.
-
-    Args:
-        classes: class names in index order.
-    """
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__()
-        self.classes = tuple(classes)
-
-    def compare(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss itself.
-
-        Args:
-            logits: float32 ``(B, K, ...)``.
-            target: int64 ``(B, ...)``, class indices or `IGNORE_INDEX`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define compare().")
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss.
-
-        Args:
-            logits: ``(B, K, H, W)``, or ``(B, K)`` for whole images.
-            target: int64 ``(B, H, W)`` or ``(B,)``, class indices or `IGNORE_INDEX`.
-
-        Raises:
-            InputError: if the shapes do not fit each other and the number of classes.
-        """
-        b, *grid = target.shape
-        if logits.shape != (b, len(self.classes), *grid):
-            raise InputError(
-                f"{type(self).__name__} over {len(self.classes)} classes got logits of shape "
-                f"{tuple(logits.shape)} and a target of shape {tuple(target.shape)}; the target "
-                f"needs logits of shape {(b, len(self.classes), *grid)}."
-            )
-        with torch.autocast(logits.device.type, enabled=False):
-            return self.compare(logits.float(), target)
-
-
-LossFactory = Callable[[Sequence[str]], Loss]
-"""In YAML: ``class_path`` and ``init_args``; class names are supplied when built."""
+from fusionlab.losses.base import ClassWeights, Loss, per_class
+from fusionlab.types import IGNORE_INDEX
 
 
 class CrossEntropy(Loss):
@@ -89,7 +40,7 @@ class CrossEntropy(Loss):
         if not 0 <= label_smoothing <= 1:
             raise InputError(f"label_smoothing must lie in [0, 1], got {label_smoothing}.")
         self.label_smoothing = label_smoothing
-        self.register_buffer("weights", _weights(weights, self.classes), persistent=False)
+        self.register_buffer("weights", per_class(weights, self.classes), persistent=False)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """See `Loss.compare`."""
@@ -130,7 +81,7 @@ class Focal(Loss):
         if gamma < 0:
             raise InputError(f"Focal gamma must be 0 or more, got {gamma}.")
         self.gamma = gamma
-        self.register_buffer("weights", _weights(weights, self.classes), persistent=False)
+        self.register_buffer("weights", per_class(weights, self.classes), persistent=False)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """See `Loss.compare`."""
@@ -183,62 +134,6 @@ class Lovasz(Loss):
             return logits.sum() * 0  # the loss would be an empty tensor
         loss: Tensor = self.loss(logits, target)
         return loss
-
-
-class WeightedSum(Loss):
-    """A weighted sum of losses.
-
-    Args:
-        classes: class names, handed on to every term.
-        terms: losses by a name of one's choice.
-        weights: by the same names; 1 for those not named.
-
-    Raises:
-        InputError: if there are no terms, or a weight names none of them.
-    """
-
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        terms: dict[str, LossFactory],
-        weights: dict[str, float] | None = None,
-    ) -> None:
-        super().__init__(classes)
-        self.weights = dict.fromkeys(terms, 1.0) | (weights or {})
-        unknown = sorted(set(self.weights) - set(terms))
-        if unknown or not terms:
-            raise InputError(
-                f"WeightedSum has the terms {list(terms)}; weights name {unknown} besides."
-                if unknown
-                else "WeightedSum needs at least one term."
-            )
-        self.terms = nn.ModuleDict({name: term(self.classes) for name, term in terms.items()})
-
-    def compare(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See `Loss.compare`."""
-        losses = [self.weights[name] * term(logits, target) for name, term in self.terms.items()]
-        return torch.stack(losses).sum()
-
-
-def _weights(given: ClassWeights | None, classes: Sequence[str]) -> Tensor:
-    """``(K,)`` float32."""
-    weights = torch.ones(len(classes))
-    if isinstance(given, Mapping):
-        indices = class_indices(list(given), classes, where="the loss's weights")
-        weights[indices] = torch.tensor(list(given.values()), dtype=torch.float32)
-    elif given is not None:
-        if len(given) != len(classes):
-            raise InputError(
-                f"The loss has {len(given)} weights for {len(classes)} classes {list(classes)}: "
-                "give one per class, or name classes in a dict."
-            )
-        weights = torch.tensor(given, dtype=torch.float32)
-    if not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):
-        raise InputError(
-            f"The loss's weights must not be negative, nor all 0, got {weights.tolist()}."
-        )
-    return weights
 
 
 def _mean(total: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Iterable
@@ -18,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from demonstration import configs, console, publish, run, scores, spread, tables
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
-from fusionlab.cli import run as fusionlab
 from fusionlab.data.flair2.constants import CLASSES_13, COLORS_13
 from fusionlab.data.synthetic.landscape import LandscapeConfig, write_flair2, write_tile
 from fusionlab.plots import examples_figure
@@ -31,8 +29,6 @@ EXPERTS = ("aerial", "sentinel2")
 FUSIONS = ("average", "fixed_weighted", "class_weighted", "gated", "concat", "attentional")
 LEARNED = FUSIONS[2:]
 LABELS = {"aerial": "aerial alone", "sentinel2": "Sentinel-2 alone"}
-
-console = Console()
 
 
 @dataclass
@@ -56,33 +52,19 @@ class Result:
     seconds: float
 
 
-def run(*args: object) -> float:
-    """Runs a fusionlab command and returns how many seconds it took."""
-    command = [str(arg) for arg in args]
-    console.print(f"\n[bold cyan]$ fusionlab {' '.join(command)}", highlight=False, soft_wrap=True)
-    start = time.perf_counter()
-    fusionlab(command)
-    return time.perf_counter() - start
-
-
-def configs(*names: str) -> list[str]:
-    """Arguments for configuration files by name, e.g. ``demo/aerial``."""
-    return [arg for name in names for arg in ("--config", f"configs/{name}.yaml")]
-
-
 def train_and_test(model: str, seed: int, args: list[object], output: Path) -> Result:
     """Trains a model, tests it on unseen domains, and reads what the test left."""
     seconds = run("fit", *args, "--output", output)
     # The test asks the experts themselves, not the store that training used.
     fresh = [] if model in EXPERTS else ["--model.model.cache", ""]
     run("test", *args, *fresh, "--output", output, "--ckpt_path", output / "best.ckpt")
-    scores = json.loads((output / "test_metrics.json").read_text())
+    found = scores(output)
     return Result(
         model,
         seed,
-        miou=100 * scores["test/miou_flair2"],
-        overall_accuracy=100 * scores["test/overall_accuracy"],
-        trained_parameters=scores["trained_parameters"],
+        miou=100 * found["test/miou_flair2"],
+        overall_accuracy=100 * found["test/overall_accuracy"],
+        trained_parameters=found["trained_parameters"],
         seconds=seconds,
     )
 
@@ -104,14 +86,14 @@ def train_all(folder: Path, data: Path, seed: int, *, short: bool) -> list[Resul
         common += ["--trainer.max_epochs", 1, "--trainer.limit_train_batches", 3]
     results = []
     for expert in EXPERTS:
-        args = [*configs(f"demo/{expert}"), *common]
+        args = [*configs(f"demo/flair2/{expert}"), *common]
         results.append(train_and_test(expert, seed, args, folder / expert))
     common += ["--model.model.cache", folder / "cache"]
     for expert in EXPERTS:
         checkpoint = folder / expert / "best.ckpt"
         common += [f"--model.model.experts.{expert}.checkpoint", checkpoint]
     for fusion in FUSIONS:
-        args = [*configs("demo/fusion", f"fusion/{fusion}"), *common]
+        args = [*configs("demo/flair2/fusion", f"fusion/{fusion}"), *common]
         results.append(train_and_test(fusion, seed, args, folder / fusion))
     return results
 
@@ -126,7 +108,7 @@ def map_tile(folder: Path, runs: Path, tile: Path, models: Iterable[str]) -> dic
         if model != "aerial":
             rasters += ["--data.rasters.sentinel2", tile / "sentinel2"]
         run(
-            "predict", *configs("predict/raster", "demo/predict"), *rasters,
+            "predict", *configs("predict/raster", "demo/flair2/predict"), *rasters,
             "--ckpt_path", runs / model / "best.ckpt", "--output", folder / model,
             "--trainer.accelerator", "cpu",
         )  # fmt: skip
@@ -164,28 +146,19 @@ def summary(results: list[Result]) -> tuple[Table, list[str]]:
         f"seed {seeds[0]}" if len(seeds) == 1 else f"mean ± standard deviation of seeds {seeds}"
     )
     columns = ("model", "mIoU %", "overall accuracy %", "parameters trained", "training, s")
-    table = Table(title=title)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    rows = []
     for model in (*EXPERTS, *FUSIONS):
         mine = [result for result in results if result.model == model]
-        row = (
-            LABELS.get(model, f"fusion: {model}"),
-            spread([result.miou for result in mine]),
-            spread([result.overall_accuracy for result in mine]),
-            f"{mine[0].trained_parameters:,}",
-            f"{statistics.mean(result.seconds for result in mine):.0f}",
+        rows.append(
+            (
+                LABELS.get(model, f"fusion: {model}"),
+                spread([result.miou for result in mine]),
+                spread([result.overall_accuracy for result in mine]),
+                f"{mine[0].trained_parameters:,}",
+                f"{statistics.mean(result.seconds for result in mine):.0f}",
+            )
         )
-        table.add_row(*row)
-        lines.append("| " + " | ".join(row) + " |")
-    return table, lines
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and the standard deviation where there is one."""
-    text = f"{statistics.mean(values):.1f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.1f}"
+    return tables(title, columns, rows)
 
 
 def gains(results: list[Result]) -> dict[int, tuple[str, float]]:
@@ -199,22 +172,12 @@ def gains(results: list[Result]) -> dict[int, tuple[str, float]]:
     return found
 
 
-def publish(lines: list[str], picture: Path) -> None:
-    """Puts what was measured into the README, between its marks, and the picture beside it."""
-    readme = Path("README.md")
-    before, rest = readme.read_text().split("<!-- results", 1)
-    mark, rest = rest.split("-->", 1)
-    _, after = rest.split("<!-- end of results -->", 1)
-    text = "\n".join(lines)
-    readme.write_text(f"{before}<!-- results{mark}-->\n\n{text}\n\n<!-- end of results -->{after}")
-    Path("docs").mkdir(exist_ok=True)
-    shutil.copy(picture, Path("docs", "comparison.png"))
-
-
 def main() -> None:
     """Runs the demonstration."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("demo"), help="receives everything")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("demo/flair2"), help="receives everything"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each")
     parser.add_argument("--short", action="store_true", help="a few steps of everything")
     parser.add_argument(
@@ -255,7 +218,7 @@ def main() -> None:
         console.print(line)
         lines.append(f"\n{line}" if seed == options.seeds[0] else f"<br>{line}")
     if options.publish:
-        publish(lines, path)
+        publish("results", lines, path, "comparison.png")
     console.print(f"{time.perf_counter() - start:.0f} s in all. Picture: {path.resolve()}")
 
 

@@ -1,0 +1,123 @@
+"""What every loss has in common: its classes, the targets it fits, and what it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fusionlab.errors import InputError
+from fusionlab.types import IGNORE_INDEX, Target, class_indices
+
+ClassWeights = list[float] | dict[str, float]
+"""One weight per class in index order, or by class name or index, the others weighing 1."""
+
+_EXCLUSIVE: tuple[Target, ...] = ("segmentation", "multiclass")
+_FITTING: dict[Target, str] = {
+    "segmentation": "CrossEntropy, Focal, Dice, Lovasz, or a WeightedSum of them",
+    "multiclass": "CrossEntropy, Focal, Dice, Lovasz, or a WeightedSum of them",
+    "multilabel": "BinaryCrossEntropy, AsymmetricLoss, or a WeightedSum of them",
+}
+
+
+class Loss(nn.Module):
+    """Compares logits with the target; computes in float32 under any autocast.
+
+    What is ignored or not counted has no part in it. If that is all there is, the loss is exactly
+    0, and so are its gradients.
+
+    A loss over exclusive classes, one of which is right, implements `compare`. `MultilabelLoss` is
+    the base of those over classes that each apply or not.
+
+    Args:
+        classes: class names in index order.
+
+    Attributes:
+        fits: the kinds of target that it can be compared with.
+    """
+
+    fits: tuple[Target, ...] = _EXCLUSIVE
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+
+    def require(self, target: Target) -> None:
+        """Refuses a kind of target that it does not fit.
+
+        Raises:
+            InputError: names the losses that do.
+        """
+        if target not in self.fits:
+            raise InputError(
+                f"{type(self).__name__} is a loss for targets of the kind {list(self.fits)}, but "
+                f"the data's target is {target!r}. Losses that fit it: {_FITTING[target]}."
+            )
+
+    def compare(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss itself.
+
+        Args:
+            logits: float32 ``(B, K, ...)``.
+            target: int64 ``(B, ...)``, class indices or `IGNORE_INDEX`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define compare().")
+
+    def forward(self, logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Scalar loss.
+
+        Args:
+            logits: ``(B, K, H, W)``, or ``(B, K)`` for whole images.
+            target: int64 ``(B, H, W)`` or ``(B,)``, class indices or `IGNORE_INDEX`.
+            counted: ``(B,)`` bool, which samples count; all if not given.
+
+        Raises:
+            InputError: if the shapes do not fit each other and the number of classes.
+        """
+        b, *grid = target.shape
+        if logits.shape != (b, len(self.classes), *grid):
+            raise InputError(
+                f"{type(self).__name__} over {len(self.classes)} classes got logits of shape "
+                f"{tuple(logits.shape)} and a target of shape {tuple(target.shape)}; the target "
+                f"needs logits of shape {(b, len(self.classes), *grid)}."
+            )
+        if counted is not None:
+            target = target.masked_fill(~counted.reshape(b, *[1] * len(grid)), IGNORE_INDEX)
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.compare(logits.float(), target)
+
+
+LossFactory = Callable[[Sequence[str]], Loss]
+"""In YAML: ``class_path`` and ``init_args``; class names are supplied when built."""
+
+
+def per_class(
+    given: ClassWeights | None, classes: Sequence[str], *, argument: str = "weights"
+) -> Tensor:
+    """Weights as ``(K,)`` float32.
+
+    Args:
+        given: as the user wrote them; 1 for every class if None.
+        classes: class names in index order.
+        argument: what they are, for the error message.
+
+    Raises:
+        InputError: for an unknown class, a wrong number of weights, a negative one, or none but 0.
+    """
+    weights = torch.ones(len(classes))
+    if isinstance(given, Mapping):
+        indices = class_indices(list(given), classes, where=f"the loss's {argument}")
+        weights[indices] = torch.tensor(list(given.values()), dtype=torch.float32)
+    elif given is not None:
+        if len(given) != len(classes):
+            raise InputError(
+                f"The loss has {len(given)} {argument} for {len(classes)} classes {list(classes)}: "
+                "give one per class, or name classes in a dict."
+            )
+        weights = torch.tensor(given, dtype=torch.float32)
+    if not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):
+        raise InputError(
+            f"The loss's {argument} must not be negative, nor all 0, got {weights.tolist()}."
+        )
+    return weights

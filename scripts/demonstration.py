@@ -1,0 +1,78 @@
+"""What the demonstrations share: running commands, spreads over seeds, publishing of results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fusionlab.cli import run as fusionlab
+
+console = Console()
+
+
+def run(*args: object) -> float:
+    """Runs a fusionlab command and returns how many seconds it took."""
+    command = [str(arg) for arg in args]
+    console.print(f"\n[bold cyan]$ fusionlab {' '.join(command)}", highlight=False, soft_wrap=True)
+    start = time.perf_counter()
+    fusionlab(command)
+    return time.perf_counter() - start
+
+
+def configs(*names: str) -> list[str]:
+    """Arguments for configuration files by name, e.g. ``demo/flair2/aerial``."""
+    return [arg for name in names for arg in ("--config", f"configs/{name}.yaml")]
+
+
+def scores(output: Path) -> dict[str, Any]:
+    """What a test left in its folder."""
+    return dict(json.loads((output / "test_metrics.json").read_text()))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the standard deviation where there is one."""
+    text = f"{statistics.mean(values):.1f}"
+    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.1f}"
+
+
+def tables(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[Table, list[str]]:
+    """A table for the terminal, and the same as Markdown lines."""
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    for row in rows:
+        table.add_row(*row)
+        lines.append("| " + " | ".join(row) + " |")
+    return table, lines
+
+
+def publish(mark: str, lines: Sequence[str], picture: Path, name: str) -> None:
+    """Puts what was measured into the README, and a picture into docs/.
+
+    Args:
+        mark: word in the comments between which the lines belong.
+        lines: Markdown.
+        picture: the file to copy.
+        name: its name in docs/.
+    """
+    readme = Path("README.md")
+    before, rest = readme.read_text().split(f"<!-- {mark}:", 1)
+    comment, rest = rest.split("-->", 1)
+    _, after = rest.split(f"<!-- end of {mark} -->", 1)
+    text = "\n".join(lines)
+    readme.write_text(
+        f"{before}<!-- {mark}:{comment}-->\n\n{text}\n\n<!-- end of {mark} -->{after}"
+    )
+    Path("docs").mkdir(exist_ok=True)
+    shutil.copy(picture, Path("docs", name))
