@@ -303,7 +303,7 @@ def _any(masks: Iterable[Mask]) -> Mask:
 
 def _steps(batch: Batch) -> tuple[int, int]:
     """Pixels of a patch along one side, and from one patch to the next."""
-    placement: dict[str, Any] = dict(batch["placement"])
+    placement = batch["placement"]
     shape = int(placement["shape"][0, 0])
     return shape, int(placement["stride"][0, 0]) if "stride" in placement else shape
 

@@ -10,7 +10,7 @@ from fusionlab.checkpoints import fingerprint
 
 
 class WeightsFingerprint:
-    """`fusionlab.checkpoints.fingerprint` of a module's weights, computed once, and again after weights were loaded.
+    """Fingerprint of a module's weights, computed once, and again after weights were loaded.
 
     To be kept as an attribute of an expert whose weights change in no other way.
 

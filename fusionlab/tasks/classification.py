@@ -47,10 +47,9 @@ class Evaluation(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """All scores by name."""
         self.results = {"loss": self.loss.compute(), **self.scores.compute()}
-        if self.shares is not None:
+        if self.shares is not None and self.shares.update_called:  # not every operator has weights
             shares = self.shares.compute()
-            if not self.shares.total.isnan().all():  # an operator without weights has none
-                self.results |= {f"share/{name}": value for name, value in shares.items()}
+            self.results |= {f"share/{name}": value for name, value in shares.items()}
         return self.results
 
     def reset(self) -> None:

@@ -18,8 +18,8 @@ class WarmupCosine(LambdaLR):
 
     Args:
         optimizer: whose learning rates it scales.
-        warmup: steps spent warming up: their number, or in (0, 1) their fraction of the run; at most
-            half of the run.
+        warmup: steps spent warming up: their number, or in (0, 1) their fraction of the run. At
+            most half of the run.
         final_factor: factor on the learning rate at the last step.
         total_steps: length of the run in steps, if used without a trainer.
     """

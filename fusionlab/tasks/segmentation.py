@@ -200,10 +200,9 @@ class SegmentationTask(Task):
 
     def _log_scores(self, stage: str, evaluation: Evaluation) -> None:
         scores = {"loss": evaluation.loss.compute(), **evaluation.scores.compute()}
-        if evaluation.shares is not None:
-            shares = evaluation.shares.compute()
-            if not evaluation.shares.total.isnan().all():  # an operator without weights has none
-                scores |= {f"share/{name}": value for name, value in shares.items()}
+        shares = evaluation.shares
+        if shares is not None and shares.update_called:  # an operator without weights has none
+            scores |= {f"share/{name}": value for name, value in shares.compute().items()}
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
         evaluation.reset()
 

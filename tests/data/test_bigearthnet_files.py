@@ -112,6 +112,7 @@ class TestGeoTiff:
     @given(position=st.integers(0, 400), value=st.integers(0, 255))
     def test_with_a_changed_byte_it_reads_what_gdal_reads(self, tmp_path, position, value):
         path = tmp_path / "a.tif"
+        path.unlink(missing_ok=True)
         write_tif(path, np.arange(400, dtype=np.uint16).reshape(20, 20))
         content = bytearray(path.read_bytes())
         content[min(position, len(content) - 801)] = value  # the header, not the pixels
@@ -120,6 +121,8 @@ class TestGeoTiff:
             warnings.simplefilter("ignore")
             try:
                 with rasterio.open(path) as source:
+                    if source.width * source.height > 10_000:
+                        return  # GDAL would go on and fill it with zeros
                     expected = source.read()
             except (RasterioError, ValueError):
                 return  # whatever is read of a file that GDAL refuses

@@ -64,6 +64,13 @@ class Environment:
             self._open()
         return self._transaction
 
+    def close(self) -> None:
+        """Closes it in this process; the next transaction opens it again."""
+        if self._environment is not None:
+            self._environment.close()
+        self._environment = self._transaction = None
+        self._process = -1
+
     def _open(self) -> None:
         try:
             import lmdb
@@ -77,15 +84,14 @@ class Environment:
                 f"{self.path} is not an LMDB folder: it holds no data.mdb. Name with `lmdb` the "
                 "folder that rico-hdl wrote."
             )
-        if self._environment is not None:
-            self._environment.close()  # of the process that this one was forked from
+        self.close()  # what is left of the process that this one was forked from
         try:
             self._environment = lmdb.open(
                 str(self.path), readonly=True, lock=False, meminit=False, max_readers=1
             )
             self._transaction = self._environment.begin(buffers=True)
         except lmdb.Error as error:
-            self._environment = self._transaction = None
+            self.close()
             raise InputError(f"Cannot open the LMDB {self.path}: {error}.") from error
         self._process = os.getpid()
 
@@ -109,6 +115,11 @@ class RicoDatabase(Source):
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_environment": None}
+
+    def close(self) -> None:
+        """Closes the database in this process, for all that read it; reading opens it again."""
+        if self._environment is not None:
+            self._environment.close()
 
     def present(self, kind: Kind, names: pa.StringArray) -> NDArray[np.bool_]:
         """Looks the keys up, which touches no pixels."""

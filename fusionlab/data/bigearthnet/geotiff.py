@@ -21,7 +21,7 @@ from fusionlab.errors import InputError
 
 _ENTRY = np.dtype([("tag", "<u2"), ("type", "<u2"), ("count", "<u4"), ("value", "<u4")])
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _FILL_ORDER = 256, 257, 258, 259, 266
-_OFFSETS, _SAMPLES, _COUNTS, _FORMAT = 273, 277, 279, 339
+_OFFSETS, _SAMPLES, _ROWS, _COUNTS, _FORMAT = 273, 277, 278, 279, 339
 _SHORT, _LONG = 3, 4
 _DTYPES: dict[tuple[int, int], np.dtype[Any]] = {(16, 1): np.dtype("<u2"), (32, 3): np.dtype("<f4")}
 """By bits per sample and sample format: what Sentinel-2 and Sentinel-1 are stored in."""
@@ -107,20 +107,29 @@ def plain_layout(content: bytes) -> Layout | None:
         return None
     offsets = _numbers(content, *tags.offsets)
     counts = _numbers(content, *tags.counts)
-    if not offsets or counts is None or len(offsets) != len(counts):
+    if not offsets or counts is None:
         return None
     layout = Layout(tags.shape, tags.dtype, offsets[0])
-    ends = [offset + length for offset, length in zip(offsets, counts, strict=True)]
-    if ends[:-1] != offsets[1:] or ends[-1] != layout.end:
+    whole = sum(counts) == layout.end - layout.offset
+    if not whole or offsets != list(range(layout.offset, layout.end, tags.strip)):
         return None
     return layout
 
 
 class _Tags(NamedTuple):
-    """What the tags of a plain file say; where the strips lie as (type, count, value) of a tag."""
+    """What the tags of a plain file say.
+
+    Attributes:
+        shape: rows and columns.
+        dtype: of the pixels.
+        strip: bytes of a strip, except for the last.
+        offsets: type, count and value of the tag that says where strips begin.
+        counts: likewise, how many bytes they have.
+    """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
+    strip: int
     offsets: tuple[int, int, int]
     counts: tuple[int, int, int]
 
@@ -143,11 +152,12 @@ def _plain_tags(directory: bytes) -> _Tags | None:
     dtype = _DTYPES.get((single(_BITS, 1), single(_FORMAT, 1)))
     shape = single(_HEIGHT, 0), single(_WIDTH, 0)
     plain = all(single(tag, 1) == 1 for tag in (_COMPRESSION, _SAMPLES, _FILL_ORDER))
-    if dtype is None or not plain or min(shape) < 1:
+    rows = min(single(_ROWS, shape[0]), shape[0])  # of a strip
+    if dtype is None or not plain or min(*shape, rows) < 1:
         return None
     if _OFFSETS not in tags or _COUNTS not in tags:  # tiles, which have other tags
         return None
-    return _Tags(shape, dtype, tags[_OFFSETS], tags[_COUNTS])
+    return _Tags(shape, dtype, rows * shape[1] * dtype.itemsize, tags[_OFFSETS], tags[_COUNTS])
 
 
 def _numbers(content: bytes, kind: int, count: int, value: int) -> list[int] | None:
