@@ -31,7 +31,14 @@ from lightning.pytorch.cli import (
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from fusionlab.callbacks import EpochSeed, Examples, GeoTiffWriter, Report, TableWriter
+from fusionlab.callbacks import (
+    EpochSeed,
+    Examples,
+    GeoTiffWriter,
+    MonitorCheck,
+    Report,
+    TableWriter,
+)
 from fusionlab.cli_arguments import (
     OUTPUT,
     asks_for_help,
@@ -293,7 +300,7 @@ class FusionlabCLI(LightningCLI):
         if self.subcommand == "predict":
             callbacks.append(self._get(self.config_init, "writer")(str(output)))
         else:
-            callbacks += [EpochSeed(), Report(output), Examples(output)]
+            callbacks += [EpochSeed(), MonitorCheck(), Report(output), Examples(output)]
         if trainer.logger is None or trainer.logger is True:
             logs = CSVLogger(output, name="logs") if self.subcommand == "fit" else False
             kwargs.setdefault("logger", logs)

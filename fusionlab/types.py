@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, get_args
 
 from torch import Tensor
@@ -353,8 +354,10 @@ def class_indices(names: Sequence[str | int], classes: Sequence[str], *, where: 
         elif str(name).isdigit() and int(name) < len(classes):
             indices.append(int(name))
         else:
+            near = get_close_matches(str(name), classes, n=2)
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise InputError(
-                f"Unknown class {name!r} in {where}. The classes are {list(classes)}, "
+                f"Unknown class {name!r} in {where}.{hint} The classes are {list(classes)}, "
                 f"or their indices 0 to {len(classes) - 1}."
             )
     return indices

@@ -108,7 +108,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cold", action="store_true", help="forget the files before each pass")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.reads = max(options.reads, 2 * options.batch_size)  # the first batch is not counted
+    return options
 
 
 def generated(folder: Path, patches: int) -> tuple[Path, Path | None]:

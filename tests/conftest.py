@@ -7,6 +7,8 @@ import pytest
 import torch
 from flair2_files import write_flair2
 
+from fusionlab.data.synthetic.bigearthnet import BigEarthNetConfig, write_bigearthnet
+
 # Small tensors on few cores: more threads only wait for each other.
 torch.set_num_threads(1)
 
@@ -30,3 +32,25 @@ def flair2_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flair2_copy(flair2_root: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may damage."""
     return shutil.copytree(flair2_root, tmp_path / "flair2")
+
+
+@pytest.fixture(scope="session")
+def bigearthnet_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny synthetic BigEarthNet, as GeoTIFFs and as LMDB, that tests read only."""
+    config = BigEarthNetConfig(train=12, validation=6, test=6, snow_cloud=2, tiles=2)
+    folder = tmp_path_factory.mktemp("bigearthnet") / "data"
+    return write_bigearthnet(folder, config, lmdb=True).root
+
+
+@pytest.fixture
+def bigearthnet_copy(bigearthnet_root: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may damage."""
+    return shutil.copytree(bigearthnet_root, tmp_path / "bigearthnet")
+
+
+@pytest.fixture(scope="session")
+def bigearthnet_runs(bigearthnet_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained experts and fusions of `bigearthnet_runs.train_all`, that tests read only."""
+    from bigearthnet_runs import train_all  # imports tests, which pytest must rewrite first
+
+    return train_all(bigearthnet_root, tmp_path_factory.mktemp("bigearthnet_runs"))

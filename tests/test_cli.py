@@ -206,7 +206,7 @@ def test_last_is_the_newest_epoch_and_knows_the_best(runs, tmp_path, mode):
     assert load(tmp_path / "best.ckpt")["epoch"] == best
     last = load(tmp_path / "last.ckpt")
     assert last["epoch"] == 2
-    (state,) = (s for key, s in last["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    (state,) = (s for key, s in last["callbacks"].items() if key.startswith("BestCheckpoint"))
     assert state["best_model_score"] == best
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 import yaml
+from bigearthnet_runs import without_pictures
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -24,7 +25,10 @@ QUICK = [
     "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
     "--data.num_workers", "0", "--data.batch_size", "2",
 ]  # fmt: skip
-TESTED = {"flair2", "demo", "fusion", "trainer", "logger", "debug", "predict"}
+TESTED = {
+    "bigearthnet", "debug", "demo", "feature_fusion", "flair2", "fusion", "logger", "predict",
+    "trainer",
+}  # fmt: skip
 
 
 def test_no_folder_is_forgotten():
@@ -41,7 +45,7 @@ def experts(flair2_root, tmp_path_factory) -> dict[str, list[str]]:
     """Flags that put trained experts of each data set into its fusion."""
     folder = tmp_path_factory.mktemp("experts")
     flags = {}
-    for data in ("flair2", "demo"):
+    for data in ("flair2", "demo/flair2"):
         flags[data] = []
         for expert, file in experts_of(data).items():
             output = folder / data / expert
@@ -63,13 +67,14 @@ def experts_of(data: str) -> dict[str, Path]:
     return {name: next((CONFIGS / data).glob(pattern)) for name, pattern in files.items()}
 
 
-@pytest.mark.parametrize("data", ["flair2", "demo"])
+@pytest.mark.parametrize("data", ["flair2", "demo/flair2"])
 def test_fusions_run(data, experts, flair2_root, tmp_path):
     for overlay in OVERLAYS:
-        cli = run([
-            "test", "--config", str(CONFIGS / data / "fusion.yaml"), "--config", str(overlay),
-            "--data.root", str(flair2_root), *experts[data], *QUICK, "--output", str(tmp_path),
-        ])  # fmt: skip
+        with without_pictures():
+            cli = run([
+                "test", "--config", str(CONFIGS / data / "fusion.yaml"), "--config", str(overlay),
+                "--data.root", str(flair2_root), *experts[data], *QUICK, "--output", str(tmp_path),
+            ])  # fmt: skip
         wanted = yaml.safe_load(overlay.read_text())
         wanted = wanted["model"]["init_args"]["model"]["init_args"]["fusion"]["class_path"]
         assert type(cli.model.model.fusion).__name__ == wanted
@@ -81,9 +86,9 @@ def test_fusions_run(data, experts, flair2_root, tmp_path):
 def test_debug_overlays_run(overlay, flair2_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run([
-        "fit", "--config", str(CONFIGS / "demo" / "aerial.yaml"), "--config", str(overlay),
-        "--data.root", str(flair2_root), "--model.model", "small_models.PixelExpert", *QUICK[2:],
-        "--trainer.max_epochs", "1",
+        "fit", "--config", str(CONFIGS / "demo" / "flair2" / "aerial.yaml"),
+        "--config", str(overlay), "--data.root", str(flair2_root),
+        "--model.model", "small_models.PixelExpert", *QUICK[2:], "--trainer.max_epochs", "1",
     ])  # fmt: skip
 
 
@@ -102,7 +107,7 @@ class Seen(Callback):
 def test_overfitting_sees_the_same_batches_in_every_epoch(flair2_root, tmp_path):
     Seen.epochs.clear()
     run([
-        "fit", "--config", str(CONFIGS / "demo" / "aerial.yaml"),
+        "fit", "--config", str(CONFIGS / "demo" / "flair2" / "aerial.yaml"),
         "--config", str(CONFIGS / "debug" / "overfit.yaml"), "--data.root", str(flair2_root),
         "--model.model", "small_models.PixelExpert", *QUICK[2:], "--data.batch_size", "1",
         "--trainer.max_epochs", "3", "--output", str(tmp_path),
@@ -133,7 +138,7 @@ def test_the_tensorboard_overlay_writes_events(flair2_root, tmp_path, monkeypatc
     pytest.importorskip("tensorboard")
     monkeypatch.chdir(tmp_path)
     run([
-        "fit", "--config", str(CONFIGS / "demo" / "aerial.yaml"),
+        "fit", "--config", str(CONFIGS / "demo" / "flair2" / "aerial.yaml"),
         "--config", str(CONFIGS / "logger" / "tensorboard.yaml"),
         "--data.root", str(flair2_root), "--model.model", "small_models.PixelExpert", *QUICK[2:],
         "--trainer.max_epochs", "1", "--output", "run",
@@ -145,6 +150,23 @@ def test_the_tensorboard_overlay_writes_events(flair2_root, tmp_path, monkeypatc
     # The saved configuration can be used for another run.
     loggers = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]["logger"]
     assert {logger["init_args"]["save_dir"] for logger in loggers} == {"{output}"}
+
+
+def test_overlays_for_new_tiles_are_read(capsys):
+    # They are run with the demonstration, and those in predict/ in test_predict_cli.py too.
+    files = (CONFIGS / "predict" / "raster.yaml", CONFIGS / "demo" / "flair2" / "predict.yaml")
+    with pytest.raises(SystemExit) as ended:
+        run([
+            "predict", *(arg for file in files for arg in ("--config", str(file))),
+            "--model", "SegmentationTask", "--model.model", "small_models.PixelExpert",
+            "--data.rasters.aerial", "zone.tif", "--print_config",
+        ])  # fmt: skip
+    assert ended.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["init_args"]["window"] == 128
+    assert printed["writer"]["class_path"].endswith("GeoTiffWriter")
+    options = printed["writer"]["init_args"]
+    assert (options["quicklook"], options["contributions"]) == (True, True)
 
 
 def test_the_slurm_overlay_names_the_signal_that_requeueing_needs():

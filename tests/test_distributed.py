@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bigearthnet_runs import config as patches_config
+from bigearthnet_runs import fused, network, table
 from test_cli import QUICK
 
 
@@ -41,7 +43,7 @@ def config(path: Path, root: Path) -> str:
                 "root": str(root),
                 "sen_crop_size": 12,
                 "batch_size": 1,
-                "max_patches": {"test": 3, "val": 1, "train": 3},
+                "max_patches": FEW,
             },
         },
         "trainer": QUICK,
@@ -57,17 +59,44 @@ def scores(folder: Path) -> dict:
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
-@pytest.mark.slow
-def test_two_processes_train_validate_and_test_like_one(flair2_root, tmp_path):
-    # One sample to validate for two processes, three to test: each process must do a step more
-    # than it has samples for, and count none of them twice.
-    file = config(tmp_path / "config.yaml", flair2_root)
-    command("fit", "--config", file, "--output", str(tmp_path / "run"), *TWO)
-    checkpoint = ("--ckpt_path", str(tmp_path / "run" / "best.ckpt"))
-    command("test", "--config", file, "--output", str(tmp_path / "one"), *checkpoint)
-    command("test", "--config", file, "--output", str(tmp_path / "two"), *checkpoint, *TWO)
-    one, two = scores(tmp_path / "one"), scores(tmp_path / "two")
+def check_one_like_two(file: str, folder: Path) -> None:
+    """Trains with two processes, and tests with one and with two."""
+    command("fit", "--config", file, "--output", str(folder / "run"), *TWO)
+    checkpoint = ("--ckpt_path", str(folder / "run" / "best.ckpt"))
+    command("test", "--config", file, "--output", str(folder / "one"), *checkpoint)
+    command("test", "--config", file, "--output", str(folder / "two"), *checkpoint, *TWO)
+    one, two = scores(folder / "one"), scores(folder / "two")
     assert one.keys() == two.keys()
     loss = one.pop("test/loss"), two.pop("test/loss")  # a sum of floats in another order
     assert loss[0] == pytest.approx(loss[1], rel=1e-6)
     assert json.dumps(one) == json.dumps(two)
+
+
+# One sample to validate for two processes, three to test: each process must do a step more than it
+# has samples for, and count none of them twice.
+FEW = {"test": 3, "val": 1, "train": 3}
+
+
+@pytest.mark.slow
+def test_two_processes_train_validate_and_test_like_one(flair2_root, tmp_path):
+    check_one_like_two(config(tmp_path / "config.yaml", flair2_root), tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_classify_like_one(bigearthnet_root, tmp_path):
+    experts = {"s1": network(), "s2": network("test_vit", frozen=True)}
+    model = fused("FeatureFusion", experts, "Weighted")
+    data = {"max_patches": FEW, "batch_size": 1, "modality_dropout": {"s1": 0.3}}
+    file = patches_config(tmp_path / "config.yaml", bigearthnet_root, model, data=data)
+    check_one_like_two(file, tmp_path)
+    # Every patch is predicted once, whichever process does it.
+    predict = ("predict", "--config", file, "--ckpt_path", str(tmp_path / "run" / "best.ckpt"))
+    command(*predict, "--output", str(tmp_path / "p1"))
+    command(*predict, "--output", str(tmp_path / "p2"), *TWO)
+    alone = table(tmp_path / "p1")
+    parts = [table(tmp_path / "p2", f"predictions_rank{rank}") for rank in range(2)]
+    found = {
+        n: p for t in parts for n, p in zip(t["patch"], t["probability_Pastures"], strict=True)
+    }
+    assert sum(len(part["patch"]) for part in parts) == 3
+    assert found == dict(zip(alone["patch"], alone["probability_Pastures"], strict=True))

@@ -3,7 +3,8 @@
 from fusionlab.callbacks.epoch_seed import EpochSeed
 from fusionlab.callbacks.examples import Examples
 from fusionlab.callbacks.geotiff_writer import GeoTiffWriter
+from fusionlab.callbacks.monitor_check import MonitorCheck
 from fusionlab.callbacks.report import Report
 from fusionlab.callbacks.table_writer import TableWriter
 
-__all__ = ["EpochSeed", "Examples", "GeoTiffWriter", "Report", "TableWriter"]
+__all__ = ["EpochSeed", "Examples", "GeoTiffWriter", "MonitorCheck", "Report", "TableWriter"]

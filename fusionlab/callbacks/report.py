@@ -17,9 +17,10 @@ from fusionlab.tasks.base import Stage
 class Report(Callback):
     """Writes a run's scores and charts into its folder, from the first process only.
 
-    After fit: ``curves.png`` (if the run logs CSV), and ``fusion_weights.png`` with the share of
-    each modality per class. After validate and test: ``<stage>_metrics.json``, and one
-    ``<stage>_<name>.png`` for each of `Task.charts`.
+    After fit: ``curves.png`` (if the run logs CSV), and one ``<name>.png`` for each of
+    `Task.fit_charts`, such as ``fusion_weights.png`` with the share of each modality per class.
+    After validate and test: ``<stage>_metrics.json``, and one ``<stage>_<name>.png`` for each of
+    `Task.charts`.
 
     Args:
         output: the run's folder.
@@ -34,9 +35,8 @@ class Report(Callback):
             return
         self.output.mkdir(parents=True, exist_ok=True)
         assert isinstance(pl_module, Task)
-        weights = pl_module.charts("val").get("fusion_weights")
-        if weights is not None:
-            weights.savefig(self.output / "fusion_weights.png")
+        for name, figure in pl_module.fit_charts().items():
+            figure.savefig(self.output / f"{name}.png")
         for logger in trainer.loggers:
             table = Path(logger.log_dir or "", "metrics.csv")
             if table.is_file():

@@ -177,7 +177,7 @@ class TableWriter(Callback):
         assert self._maps is not None
         with self._writing():
             self._table.add(rows)
-            if predictions.sources and self.grid != ("none",):
+            if self.grid != ("none",) and _cut_from_raster(batch):
                 window, stride = _steps(batch)
                 self._maps.add(predictions, rows, window=window, stride=stride)
 
@@ -301,11 +301,16 @@ def _any(masks: Iterable[Mask]) -> Mask:
     return found
 
 
+def _cut_from_raster(batch: Batch) -> bool:
+    """Whether patches lie side by side in a raster; those of a data set have one file each."""
+    placement = batch.get("placement")
+    return placement is not None and "stride" in placement
+
+
 def _steps(batch: Batch) -> tuple[int, int]:
     """Pixels of a patch along one side, and from one patch to the next."""
     placement = batch["placement"]
-    shape = int(placement["shape"][0, 0])
-    return shape, int(placement["stride"][0, 0]) if "stride" in placement else shape
+    return int(placement["shape"][0, 0]), int(placement["stride"][0, 0])
 
 
 def _looks_at(task: LightningModule) -> dict[str, Sequence[str]]:

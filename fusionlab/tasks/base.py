@@ -78,9 +78,12 @@ class Task(LightningModule):
                 "Restore a trained one with --ckpt_path, which says what it needs."
             )
         if schema.classes and set(schema.classes) != set(self.schema.classes):
+            trained, data = self.schema.classes, schema.classes
             raise InputError(
-                f"The checkpoint was trained on the classes {list(self.schema.classes)}, the data "
-                f"have {list(schema.classes)}. Use data with the same classes."
+                f"The checkpoint was not trained on the classes of the data ({len(trained)} and "
+                f"{len(data)}): only the checkpoint knows {[n for n in trained if n not in data]}, "
+                f"only the data know {[n for n in data if n not in trained]}. Use data with the "
+                "same classes."
             )
         # From the command line these are plain values. Built in Python, arguments may be factories,
         # which a checkpoint cannot hold.
@@ -112,7 +115,11 @@ class Task(LightningModule):
         return "val/loss", "min"
 
     def charts(self, stage: Stage) -> dict[str, Figure]:
-        """Pictures of the last evaluation, by name; ``fusion_weights`` is drawn after a fit too."""
+        """Pictures of the last evaluation, by name."""
+        return {}
+
+    def fit_charts(self) -> dict[str, Figure]:
+        """Pictures of what a fit came to, by name."""
         return {}
 
     def target(self, batch: Batch) -> Tensor:

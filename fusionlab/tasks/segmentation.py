@@ -216,11 +216,19 @@ class SegmentationTask(Task):
         classes, colors = self.schema.classes, self.schema.colors
         confusion = self.confusion(stage).cpu().numpy()
         charts = {"confusion": confusion_matrix_chart(confusion, classes, colors)}
+        return charts | self._weights_chart(stage)
+
+    def fit_charts(self) -> dict[str, Figure]:
+        """The shares of the modalities, for a model that weights them."""
+        return self._weights_chart("val")
+
+    def _weights_chart(self, stage: Stage) -> dict[str, Figure]:
         weights = self.fusion_weights(stage)
-        if weights is not None:
-            arrays = {name: value.cpu().numpy() for name, value in weights.items()}
-            charts["fusion_weights"] = fusion_weights_chart(arrays, classes, colors)
-        return charts
+        if weights is None:
+            return {}
+        arrays = {name: value.cpu().numpy() for name, value in weights.items()}
+        chart = fusion_weights_chart(arrays, self.schema.classes, self.schema.colors)
+        return {"fusion_weights": chart}
 
     def confusion(self, stage: Stage) -> Tensor:
         """Pixels by true and predicted class of the last ``val`` or ``test``, ``(K, K)`` int64."""
