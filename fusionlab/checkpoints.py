@@ -63,8 +63,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(
             f"Checkpoint {path} does not exist. Train that model first (fusionlab fit), or correct "
-            "the path. If you restore a fused model with --ckpt_path, leave the model section out "
-            "of the configuration: its checkpoint already contains the experts."
+            "the path. If you restore a fused model with --ckpt_path, its checkpoint mostly holds "
+            "the experts: leave the model section out. If it was trained with `strip_frozen`, say "
+            "where their weights are now, e.g. --model.model.experts.NAME.checkpoint FILE (or "
+            ".pretrained FILE)."
         )
     try:
         if path.suffix == ".safetensors":

@@ -15,7 +15,7 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
@@ -79,14 +79,33 @@ logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_tells_some
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the best epoch, by the task's own measure unless another is named."""
+    """Keeps the best epoch, by the task's own measure unless another is named.
+
+    Args:
+        mode: whether less or more is better; by default less of a loss, and more of anything else.
+        options: of `ModelCheckpoint`.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Literal["min", "max"] | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(mode=mode or "min", **options)
+        self._given = mode
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Asks the task what to monitor."""
         assert isinstance(pl_module, Task)
         if self.monitor is None:
-            self.monitor, self.mode = pl_module.monitor
-            self.kth_value = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
+            self.monitor, mode = pl_module.monitor
+        else:
+            mode = "min" if self.monitor.endswith("loss") else "max"
+        mode = self._given or mode
+        if mode != self.mode:
+            self.mode = mode
+            self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
         super().setup(trainer, pl_module, stage)
 
 

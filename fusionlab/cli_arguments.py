@@ -30,7 +30,7 @@ def read_ahead(args: Sequence[str], command: str) -> dict[str, Any]:
     for name, value in _options(args):
         if name in ("--config", "-c"):
             content = _config(value)
-            settings |= content.get(command) or content
+            settings = _merged(settings, content.get(command) or content)
         elif name in ("--output", "--ckpt_path"):
             settings[name.removeprefix("--")] = None if value == "null" else value
         elif name in ("--model", "--model.class_path"):
@@ -61,6 +61,15 @@ def checkpoint_path(settings: dict[str, Any]) -> Path | None:
     if not path.is_file():
         raise InputError(f"--ckpt_path: {path} does not exist.")
     return path
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Settings of two files, the second winning, section by section."""
+    merged = dict(first)
+    for name, value in second.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
 
 
 def task_in(settings: dict[str, Any]) -> str | None:

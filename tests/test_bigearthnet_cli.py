@@ -340,16 +340,18 @@ def logged(folder: Path, name: str) -> dict[int, float]:
     return found
 
 
-@pytest.mark.parametrize("monitor", [None, pytest.param("val/loss", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "monitor", [None, "val/ap_micro", pytest.param("val/loss", marks=pytest.mark.slow)]
+)
 def test_the_best_epoch_is_that_of_the_best_macro_precision(bigearthnet_runs, tmp_path, monitor):
-    other = ["--checkpoint.monitor", "val/loss", "--checkpoint.mode", "min"] if monitor else []
+    other = ["--checkpoint.monitor", monitor] if monitor else []
     run([
         "fit", "--config", str(bigearthnet_runs / "s1.yaml"), "--output", str(tmp_path),
         "--trainer.max_epochs", "4", *other,
     ])  # fmt: skip
     values = logged(tmp_path, monitor or "val/ap_macro")
     assert sorted(values) == [0, 1, 2, 3]
-    choose = min if monitor else max
+    choose = min if monitor == "val/loss" else max
     assert load(tmp_path / "best.ckpt")["epoch"] == choose(values, key=values.__getitem__)
     assert load(tmp_path / "last.ckpt")["epoch"] == 3
 

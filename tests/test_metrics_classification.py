@@ -285,3 +285,15 @@ def test_shares_of_one_label_each_are_those_of_class_indices():
 def test_errors(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_model_that_answers_no_numbers_has_no_scores():
+    """Sorted, NaN ranks first: a diverged model would get an average precision as if by chance."""
+    metrics = ClassificationMetrics(("a", "b"), "multilabel")
+    probabilities = torch.tensor([[0.9, float("nan")], [0.2, float("nan")], [0.4, float("nan")]])
+    target = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
+    metrics.update(probabilities, target, torch.ones(3, dtype=torch.bool))
+    results = metrics.compute()
+    assert results["ap/a"] == 1
+    for name in ("ap/b", "f1/b", "ap_macro", "ap_micro", "f1_macro", "f1_micro"):
+        assert results[name].isnan(), name

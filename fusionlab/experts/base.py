@@ -201,6 +201,18 @@ class Expert(Model):
         """
         raise InputError(f"{type(self).__name__} gives no features, only decisions.")
 
+    @property
+    def trained(self) -> bool:
+        """Whether all that it answers comes from weights that were trained before."""
+        return not any(True for _ in self.parameters())
+
+    def drop_head(self) -> None:
+        """Leaves out what only decisions need; it gives features from now on."""
+
+    def freeze(self) -> None:
+        """Takes the gradient from all its parameters."""
+        self.requires_grad_(False)
+
     def fingerprint(self) -> str | None:
         """A digest of all weights that its answers depend on, where those can no longer change.
 

@@ -100,13 +100,14 @@ class BifoldExpert(TimmExpert):
         version: of the weights; it decides the order of the bands.
         pretrained: True for the hub's ``BIFOLD-BigEarthNetv2-0/<backbone>-<sensors>-v<version>``,
             kept in the Hugging Face cache; or the path of its ``model.safetensors``; False for
-            random weights, as when a checkpoint is restored, which holds them.
+            random weights.
         image_size: side to which images of another size are resized; None where a convolutional
             network shall see them as they are.
         drop_rate: see `TimmExpert`, as for the arguments that follow.
         drop_path_rate: stochastic depth.
         frozen: whether the backbone stays as it is.
         head: a head of one's own, with random weights; the published one if not given.
+        restored: see `TimmExpert`.
         modality: which modality it looks at.
         bands: nothing else than the order of `version`; may be left out.
         scale: raw to physical units, reflectance times 10,000 and decibel.
@@ -114,6 +115,9 @@ class BifoldExpert(TimmExpert):
     Raises:
         InputError: if `bands` are others than the weights want, or as `TimmExpert`.
     """
+
+    published_head: bool = False
+    """Whether its head is the published one."""
 
     def __init__(
         self,
@@ -128,6 +132,7 @@ class BifoldExpert(TimmExpert):
         drop_path_rate: float = 0.0,
         frozen: bool = False,
         head: HeadFactory | None = None,
+        restored: bool = False,
         modality: str | None = None,
         bands: Sequence[str] | None = None,
         scale: Sequence[float] | None = None,
@@ -145,8 +150,8 @@ class BifoldExpert(TimmExpert):
                 f"order, but `bands` are {list(bands)}. Leave `bands` out (they are found in the "
                 "data by name), or name the version whose order this is."
             )
-        path = pretrained
-        if pretrained is True:
+        path = False if restored else pretrained
+        if path is True:
             repository = f"BIFOLD-BigEarthNetv2-0/{backbone}-{sensors}-v{version}"
             path = hub_file(repository, ("model.safetensors",), what=f"The weights {repository}")
         super().__init__(
@@ -158,6 +163,7 @@ class BifoldExpert(TimmExpert):
             drop_path_rate=drop_path_rate,
             frozen=frozen,
             head=head,
+            restored=restored,
             modality=modality,
             bands=wanted,
             scale=scale,
@@ -165,6 +171,11 @@ class BifoldExpert(TimmExpert):
             std=[STATISTICS[band][1] for band in wanted],
         )
         self.pretrained = pretrained  # a path in a local cache means nothing elsewhere
+
+    @property
+    def trained(self) -> bool:
+        """Whether the backbone is, and the head is the published one or not there."""
+        return bool(self.pretrained) and (self.head is None or self.published_head)
 
     def take_classifier(self, classifier: Classifier, head: Head) -> None:
         """Puts the published classifier into the head, class by class, where it fits."""
@@ -188,3 +199,4 @@ class BifoldExpert(TimmExpert):
         with torch.no_grad():
             head.linear.weight.copy_(classifier.weight[order])
             head.linear.bias.copy_(classifier.bias[order])
+        self.published_head = True

@@ -55,6 +55,12 @@ class PretrainedExpert(Expert):
             # A fused checkpoint is being restored: it holds the weights itself, and what the user's
             # configuration says of the file they came from, no longer needed, does not matter.
             self.expert = expert(Schema.from_dict(trained_on) if trained_on else schema)
+            if not trained_on and not self.expert.trained:
+                raise InputError(
+                    f"{type(self).__name__} has an expert with random weights. Give its trained "
+                    "weights with `checkpoint:`, or name an expert that brings all of them, such "
+                    "as BifoldExpert, or TimmExpert with `pretrained: true` in FeatureFusion."
+                )
         elif checkpoint is None:
             raise InputError(
                 f"{type(self).__name__} needs `checkpoint:` (a file with trained weights)."
@@ -75,6 +81,14 @@ class PretrainedExpert(Expert):
         self.trained_on = self.expert.schema.to_dict()
         self.modality = self.reference = self.expert.modality
         self.classes = schema.classes or self.expert.classes
+        if not schema.classes:
+            self.expert.drop_head()
+        if schema.classes and self.expert.schema.target != schema.target:
+            raise InputError(
+                f"{checkpoint or 'The expert'} was trained on a target of the kind "
+                f"{self.expert.schema.target!r}, but that of the data is {schema.target!r}. Train "
+                "an expert on such data."
+            )
         order = _class_order(self.expert.classes, self.classes, where=checkpoint or "The expert")
         self.class_order = order
         self.rebind(schema)
@@ -172,7 +186,7 @@ class FrozenExpert(PretrainedExpert):
         )
         self.evaluate = evaluate
         self._weights = WeightsFingerprint(self.expert)
-        self.requires_grad_(False)
+        self.expert.freeze()
         self.train(self.training)
 
     @property

@@ -44,7 +44,8 @@ class TimmExpert(Expert):
             kept in the Hugging Face cache; or the path of a local file (safetensors or a state
             dict), which must hold the whole network. A classifier in the file is left out. First
             layers made for three channels are adapted to other numbers of bands by repetition, as
-            timm does. A checkpoint does not need them again: `describe` says False.
+            timm does. A checkpoint that holds the
+            weights does not need them again.
         pooling: what becomes the embedding of a vision transformer: ``token``, the class token;
             ``average``, the mean over patch tokens, without class and register tokens; ``both``,
             one after the other. If not given: the class token where there is one, unless the
@@ -66,6 +67,7 @@ class TimmExpert(Expert):
         drop_path_rate: stochastic depth, where the network has it.
         frozen: the backbone (not the head) stays as it is: no gradient, no drift of statistics.
         head: from embedding to logits; one linear layer if not given.
+        restored: set in checkpoints that hold the weights: then `pretrained` is not asked again.
         modality: see `Expert`, as for the arguments that follow.
         bands: the bands it looks at.
         scale: raw to physical units.
@@ -94,6 +96,7 @@ class TimmExpert(Expert):
         drop_path_rate: float = 0.0,
         frozen: bool = False,
         head: HeadFactory | None = None,
+        restored: bool = False,
         modality: str | None = None,
         bands: Sequence[str] | None = None,
         scale: Sequence[float] | None = None,
@@ -129,7 +132,7 @@ class TimmExpert(Expert):
         self.body = TimmBody(
             backbone,
             bands=len(self.inputs),
-            pretrained=pretrained,
+            pretrained=False if restored else pretrained,
             pooling=pooling,
             image_size=image_size,
             drop_rate=drop_rate,
@@ -159,6 +162,21 @@ class TimmExpert(Expert):
                 "left out because the file does not name them: the head is one of its own.",
                 stacklevel=3,
             )
+
+    @property
+    def trained(self) -> bool:
+        """Whether the backbone is, where there is no head that would have to be trained too."""
+        return bool(self.pretrained) and self.head is None
+
+    def drop_head(self) -> None:
+        """Gives embeddings and feature maps only from now on."""
+        self.head = None
+
+    def freeze(self) -> None:
+        """Takes the gradient from all its parameters; the backbone stays in evaluation mode."""
+        super().freeze()
+        self.frozen = True
+        self.train(self.training)
 
     @property
     def restorable(self) -> tuple[str, ...]:
@@ -239,8 +257,7 @@ class TimmExpert(Expert):
         """As every component, but asking only for weights that the checkpoint does not hold."""
         description = super().describe()
         arguments = description["init_args"]
-        elsewhere = self.stripped and self.restorable
-        arguments["pretrained"] = self.pretrained if elsewhere else False
+        arguments["restored"] = not (self.stripped and self.restorable)
         if self.head is None:
             arguments.pop("head", None)
         return description

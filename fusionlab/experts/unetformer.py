@@ -33,7 +33,8 @@ class UNetFormer(Expert):
         backbone: a timm encoder with feature maps at strides 4, 8, 16 and 32. The weights that timm
             has for the default (``resnet18.a1_in1k``) are licensed Apache-2.0.
         pretrained: False for random weights, True for timm's (downloaded once), or the path of a
-            local weights file. A checkpoint does not need them again: `describe` says False.
+            local weights file.
+        restored: set in checkpoints, which hold the weights: `pretrained` is not asked again.
         decode_channels: width of the decoder, divisible by `heads`.
         window_size: side of the attention windows, in cells of each feature map.
         heads: attention heads.
@@ -57,6 +58,7 @@ class UNetFormer(Expert):
         *,
         backbone: str = "resnet18",
         pretrained: bool | str = False,
+        restored: bool = False,
         decode_channels: int = 64,
         window_size: int = 8,
         heads: int = 8,
@@ -74,7 +76,9 @@ class UNetFormer(Expert):
                 f"UNetFormer takes images, but {self.modality!r} is a time series. Use an expert "
                 "for series, such as TSViT, or name another `modality:`."
             )
-        self.backbone = Pyramid(backbone, bands=len(self.inputs), pretrained=pretrained)
+        self.backbone = Pyramid(
+            backbone, bands=len(self.inputs), pretrained=False if restored else pretrained
+        )
         self.decoder = UNetFormerDecoder(
             self.backbone.channels,
             self.num_classes,
@@ -88,8 +92,7 @@ class UNetFormer(Expert):
     def describe(self) -> dict[str, Any]:
         """As every component, but never asking for weights that the checkpoint itself holds."""
         description = super().describe()
-        if "pretrained" in description["init_args"]:
-            description["init_args"]["pretrained"] = False
+        description["init_args"]["restored"] = True
         return description
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:

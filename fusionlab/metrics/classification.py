@@ -195,11 +195,15 @@ class ClassificationMetrics(Metric):
         absent = self.support == 0
         ap = torch.stack([_ap(p, t) for p, t in zip(probabilities.T, target.T, strict=True)])
         f1 = (2 * right / (self.support + given)).masked_fill(absent, math.nan)
+        # What is no number ranks first when sorted, and would pass for a score.
+        finite = probabilities.isfinite().all(dim=0)
+        ap, f1 = ap.masked_fill(~finite, math.nan), f1.masked_fill(~finite, math.nan)
+        number = torch.where(finite.all(), 1.0, math.nan)
         results = {
-            "ap_macro": ap.nanmean(),
-            "ap_micro": _ap(probabilities.flatten(), target.flatten()),
-            "f1_macro": f1.nanmean(),
-            "f1_micro": 2 * right.sum() / (self.support + given).sum(),
+            "ap_macro": ap.nanmean() * number,
+            "ap_micro": _ap(probabilities.flatten(), target.flatten()) * number,
+            "f1_macro": f1.nanmean() * number,
+            "f1_micro": 2 * right.sum() / (self.support + given).sum() * number,
             "classes_evaluated": (~absent).sum().float(),
         }
         if self.total is not None:

@@ -11,12 +11,13 @@ import json
 import tempfile
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fusionlab.component import Component
 from fusionlab.errors import InputError
 from fusionlab.experts import Expert
 from fusionlab.types import Batch, TimeSeries
@@ -101,7 +102,7 @@ def _identity(expert: Expert, question: Question, device: torch.device) -> bytes
     parts = [
         question,
         fingerprint,
-        expert.describe(),
+        _description(expert),
         expert.classes,
         expert.schema.to_dict(),
         # What the data publish, or what a checkpoint brought along: the schema does not say which.
@@ -109,6 +110,18 @@ def _identity(expert: Expert, question: Question, device: torch.device) -> bytes
         str(torch.get_autocast_dtype(device.type)) if autocast else "",
     ]
     return blake2b(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _description(expert: Expert) -> dict[str, Any]:
+    """What the expert is, whatever its checkpoints leave out."""
+    parts = [part for part in expert.modules() if isinstance(part, Component)]
+    stripped = [part.stripped for part in parts]
+    for part in parts:
+        part.stripped = False
+    description = expert.describe()
+    for part, value in zip(parts, stripped, strict=True):
+        part.stripped = value
+    return description
 
 
 def _keys(identity: bytes, values: Tensor | TimeSeries) -> list[str]:

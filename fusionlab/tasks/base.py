@@ -154,6 +154,19 @@ class Task(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": interval},
         }
 
+    def on_fit_start(self) -> None:
+        """Refuses to train where weights were to be left out of checkpoints, and cannot be.
+
+        Raises:
+            InputError: if `strip_frozen` is set and no part is frozen and can be had again.
+        """
+        if self.strip_frozen and not self._fingerprints():
+            raise InputError(
+                f"strip_frozen is set, but no part of {type(self.model).__name__} is both frozen "
+                "and from a file or a hub, so checkpoints would hold all weights. Freeze what "
+                "must not be in them (FrozenExpert, or `frozen: true`), or leave strip_frozen out."
+            )
+
     def on_train_start(self) -> None:
         """What the user says of the optimiser today wins over what a resumed checkpoint stores."""
         if self.trainer.ckpt_path is None:
@@ -177,6 +190,14 @@ class Task(LightningModule):
         unused = self.parameter_groups.keys() - {pattern for pattern, _ in groups}
         if unused:
             names = [n for n, p in self.named_parameters() if p.requires_grad]
+            shadowed = [n for n, p in self.named_parameters() if fnmatch(n, min(unused))]
+            shadowed = [n for n in shadowed if n in self._trainable()]
+            if shadowed:
+                first = next(p for p in self.parameter_groups if fnmatch(shadowed[0], p))
+                raise InputError(
+                    f"parameter_groups: {min(unused)!r} is never reached, because {first!r} comes "
+                    "first and takes its parameters. Put the narrower pattern first."
+                )
             raise InputError(
                 f"parameter_groups: {min(unused)!r} matches no trainable parameter. Their names "
                 f"begin {names[:5]}."
@@ -197,6 +218,9 @@ class Task(LightningModule):
                 groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
             )
         ]
+
+    def _trainable(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def _layer_scales(self) -> dict[str, float]:
         """Per parameter of a backbone, the factor of its layer on the learning rate."""

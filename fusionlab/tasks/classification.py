@@ -38,7 +38,7 @@ class Evaluation(nn.Module):
         self, contributors: tuple[str, ...], schema: Schema, threshold: float | dict[str, float]
     ) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=torch.inf)  # a loss that is no number must show
         self.scores = ClassificationMetrics(schema.classes, schema.target, threshold)
         several = len(contributors) > 1
         self.shares = ModalityShares(contributors, schema.classes) if several else None

@@ -18,7 +18,7 @@ class WarmupCosine(LambdaLR):
 
     Args:
         optimizer: whose learning rates it scales.
-        warmup: steps spent warming up: their number, or in (0, 1) their fraction of the run. At
+        warmup: steps spent warming up: their number, or in [0, 1) their fraction of the run. At
             most half of the run.
         final_factor: factor on the learning rate at the last step.
         total_steps: length of the run in steps, if used without a trainer.
@@ -32,9 +32,10 @@ class WarmupCosine(LambdaLR):
         final_factor: float = 0.01,
         total_steps: int = 1,
     ) -> None:
-        if warmup < 0 or (warmup > 1 and warmup != int(warmup)):
+        if warmup < 0 or (isinstance(warmup, float) and warmup >= 1):
             raise InputError(
-                f"warmup is a number of steps or a fraction of the run in [0, 1), got {warmup}."
+                "warmup is a whole number of steps or a fraction of the run in [0, 1), got "
+                f"{warmup}."
             )
         self.warmup = warmup
         self.final_factor = final_factor

@@ -30,7 +30,7 @@ class Evaluation(nn.Module):
 
     def __init__(self, contributors: tuple[str, ...], schema: Schema) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=torch.inf)  # a loss that is no number must show
         self.scores = SegmentationMetrics(schema.classes, schema.scores)
         several = len(contributors) > 1
         self.shares = ModalityShares(contributors, schema.classes) if several else None

@@ -148,9 +148,9 @@ def test_fetched_from_the_hub(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"BIFOLD-BigEarthNetv2-0/test_resnet-s2-v0\.1\.1"):
         BifoldExpert(SCHEMA, backbone="test_resnet", version="0.1.1")
     # Its description asks the hub again only if the checkpoint lacks the weights.
-    assert model.describe()["init_args"]["pretrained"] is False
+    assert model.describe()["init_args"]["restored"] is True
     model.stripped = True
-    assert model.describe()["init_args"]["pretrained"] is True
+    assert model.describe()["init_args"]["restored"] is False
 
 
 def test_described_model_is_the_same_model(path):

@@ -189,3 +189,15 @@ def test_a_fused_checkpoint_is_no_expert(tmp_path, checkpoint):
     torch.save(content, tmp_path / "fused.ckpt")
     with pytest.raises(InputError, match=r"fused\.ckpt describes a fusionlab\.models\.LateFusion"):
         FrozenExpert(schema(), checkpoint=str(tmp_path / "fused.ckpt"))
+
+
+@pytest.mark.parametrize("kind", [FrozenExpert, PretrainedExpert])
+def test_random_weights_are_not_taken_for_trained_ones(kind):
+    with pytest.raises(InputError, match=r"an expert with random weights.*`checkpoint:`"):
+        kind(schema(), expert=PixelExpert)
+
+
+def test_an_expert_for_another_kind_of_target_is_refused(checkpoint):
+    whole = Schema({"aerial": Modality(BANDS, 0.2)}, CLASSES, target="multilabel")
+    with pytest.raises(InputError, match="kind 'segmentation', but that of the data is 'multilab"):
+        FrozenExpert(whole, checkpoint=checkpoint)

@@ -333,6 +333,6 @@ class TestTogether:
             assert torch.equal(frozen.logits(raw()), model.logits(raw()))
             assert torch.equal(frozen.features(raw()), model.features(raw()))
         assert frozen.embedding_dim == model.embedding_dim
-        turned = Schema({"s2": S2}, CLASSES[::-1])
+        turned = Schema({"s2": S2}, CLASSES[::-1], target=SCHEMA.target)
         other = FrozenExpert(turned, checkpoint=str(tmp_path / "expert.ckpt"))
         assert torch.equal(other.logits(raw()), frozen.logits(raw()).flip(1))

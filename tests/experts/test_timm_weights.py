@@ -216,7 +216,7 @@ class TestPretrained:
         left = network.state_dict().keys() - loaded.keys()
         assert {key.rpartition(".")[2] for key in left} == {"weight", "bias"}
         # The checkpoint of the trained model holds them, so it does not ask for the file again.
-        assert model.describe()["init_args"]["pretrained"] is False
+        assert model.describe()["init_args"]["restored"] is True
 
     def test_more_bands_by_repetition(self, tmp_path):
         network = self.write("test_resnet", tmp_path / "w.safetensors")
@@ -305,7 +305,7 @@ class TestPretrained:
         )
         # A checkpoint without frozen weights asks for them again, one with them does not.
         assert model.restorable == ("body",)
-        assert model.describe()["init_args"]["pretrained"] is False
+        assert model.describe()["init_args"]["restored"] is True
         model.stripped = True
         again = build(model.describe(), ExpertFactory, BARE, where="test")
         assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
@@ -331,5 +331,4 @@ class TestPretrained:
         assert expert(**options).restorable == ()
         model = expert(pretrained=path, **options)
         model.stripped = True
-        expected = path if options["frozen"] else False
-        assert model.describe()["init_args"]["pretrained"] == expected
+        assert model.describe()["init_args"]["restored"] is not options["frozen"]

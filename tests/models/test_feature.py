@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fusionlab.component import build
 from fusionlab.errors import InputError
-from fusionlab.experts import FrozenExpert
+from fusionlab.experts import FrozenExpert, PretrainedExpert, TimmExpert
 from fusionlab.fusion.features import Attention, Concat, Projection, Weighted
 from fusionlab.heads import LinearHead, MLPHead
 from fusionlab.models import FeatureFusion
@@ -357,3 +357,16 @@ def test_it_reads_from_data_with_bands_in_another_order():
 def test_mistakes(options, message):
     with pytest.raises(InputError, match=message):
         model(**options)
+
+
+def test_a_pretrained_expert_leaves_no_head_without_gradient(tmp_path):
+    """In a distributed run a trainable parameter that takes no part is an error."""
+    expert = TimmExpert(SCHEMA, backbone="test_resnet", modality="s2")
+    file = save_expert(expert, tmp_path / "s2.ckpt", SCHEMA.only("s2"))
+    model = FeatureFusion(
+        SCHEMA, experts={"s2": partial(PretrainedExpert, checkpoint=file), "s1": PooledExpert}
+    ).train()
+    data = batch()
+    data["inputs"]["s2"] = torch.randint(1, 10, (4, 4, 32, 32))
+    model(data).logits.square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []

@@ -104,8 +104,11 @@ def test_experts_must_share_the_classes():
 
 
 def test_only_the_fusion_trains_over_frozen_experts():
-    frozen = partial(FrozenExpert, expert=PixelExpert)
-    model = LateFusion(SCHEMA, experts={"aerial": frozen, "s2": frozen}, fusion=Gated)
+    frozen = {
+        name: partial(FrozenExpert, expert=PixelExpert, trained_on=SCHEMA.only(name).to_dict())
+        for name in ("aerial", "s2")
+    }
+    model = LateFusion(SCHEMA, experts=frozen, fusion=Gated)
     before = {k: v.clone() for k, v in model.experts.state_dict().items()}
     model.train()
     assert not any(m.training for e in model.experts.values() for m in e.expert.modules())

@@ -180,3 +180,16 @@ def test_a_frozen_expert_comes_back_from_its_file_into_a_stripped_fusion(tmp_pat
     assert torch.equal(again.eval()(batch).logits, model.eval()(batch).logits)
     with pytest.raises(InputError, match="is not the file that this model was trained with"):
         FrozenExpert(SCHEMA.only("a"), checkpoint=file, sha256="0" * 64)
+
+
+def test_nothing_to_leave_out_is_refused_before_training(tmp_path):
+    model = task(partial(DeepExpert, modality="a", pretrained=True), strip_frozen=True)
+    with pytest.raises(InputError, match="strip_frozen is set, but no part of DeepExpert"):
+        fit(model, tmp_path)
+
+
+def test_a_pattern_behind_a_wider_one_is_refused():
+    groups = {"model.*": {"lr": 0.1}, "model.head.*": {"lr": 1.0}}
+    model = task(partial(DeepExpert, modality="a"), parameter_groups=groups)
+    with pytest.raises(InputError, match=r"'model.head.\*' is never reached, because 'model.\*'"):
+        model.configure_optimizers()
