@@ -47,8 +47,8 @@ def flags(recipe: Path, runs: Path, *, small: bool) -> list[str]:
     chosen = []
     model = content(recipe)["model"]["init_args"]["model"]
     for flag, arguments in networks(model).items():
-        if "pretrained" in arguments:
-            chosen += [f"{flag}.pretrained", "false"]
+        if "pretrained" in arguments:  # as where a checkpoint brings the weights
+            chosen += [f"{flag}.restored", "true"]
         if small and "sensors" not in arguments:  # the published networks are what they are
             little = "test_vit" if arguments["backbone"].startswith("vit") else "test_resnet"
             chosen += [f"{flag}.backbone", little]

@@ -174,8 +174,8 @@ class BifoldExpert(TimmExpert):
 
     @property
     def trained(self) -> bool:
-        """Whether the backbone is, and the head is the published one or not there."""
-        return bool(self.pretrained) and (self.head is None or self.published_head)
+        """Whether the backbone is, and the head is published, in a checkpoint, or not there."""
+        return bool(self.pretrained) and (self.head is None or self.published_head or self.restored)
 
     def take_classifier(self, classifier: Classifier, head: Head) -> None:
         """Puts the published classifier into the head, class by class, where it fits."""

@@ -127,6 +127,7 @@ class TimmExpert(Expert):
         if value_range is not None:
             self.inputs.limit(*value_range)
         self.pretrained = pretrained
+        self.restored = restored
         self.image_size = image_size
         self.frozen = frozen
         self.body = TimmBody(
