@@ -97,7 +97,7 @@ def test_folders_and_names(root):
     assert {path.name for path in root.iterdir()} == {
         "flair_aerial_train", "flair_labels_train", "flair_sen_train", "flair_2_aerial_test",
         "flair_2_labels_test", "flair_2_sen_test", "flair-2_centroids_sp_to_patch.json",
-        "flair_aerial_metadata.json", "landscape.json",
+        "flair_aerial_metadata.json", "synthetic.json",
     }  # fmt: skip
     paths = images(root)
     assert len(paths) == 6 * 9

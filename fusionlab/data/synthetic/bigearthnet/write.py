@@ -26,11 +26,11 @@ from fusionlab.data.synthetic.bigearthnet.files import (
     write_patch_tifs,
     write_tif,
 )
-from fusionlab.data.synthetic.bigearthnet.folder import write_whole
 from fusionlab.data.synthetic.bigearthnet.land import PIXEL, draw_patch, draw_region
 from fusionlab.data.synthetic.bigearthnet.look import draw_look
 from fusionlab.data.synthetic.bigearthnet.places import NEW_PLACE, SPLITS, Patch, plan
 from fusionlab.data.synthetic.bigearthnet.sensors import render_sentinel1, render_sentinel2
+from fusionlab.data.synthetic.folder import write_whole
 from fusionlab.data.synthetic.landscape.config import generator
 from fusionlab.errors import InputError
 

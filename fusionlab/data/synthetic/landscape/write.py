@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
-import shutil
-import tempfile
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fusionlab.data.synthetic.folder import write_whole
 from fusionlab.data.synthetic.landscape.config import TEST_DOMAINS, LandscapeConfig, generator
 from fusionlab.data.synthetic.landscape.covers import BANDS
 from fusionlab.data.synthetic.landscape.domain import draw_domain
@@ -25,10 +23,7 @@ from fusionlab.data.synthetic.landscape.zones import (
     write_tif,
     write_zone,
 )
-from fusionlab.errors import InputError
 
-RECORD = "landscape.json"
-"""The file that says which configuration a folder was written from."""
 VERSION = 1
 """Raised when the same configuration gives other bytes than before."""
 
@@ -114,7 +109,7 @@ def write_flair2(
         _write_json(folder / "flair_aerial_metadata.json", metadata)
 
     record = {"kind": "flair2", "version": VERSION, "config": config.to_dict()}
-    written = _whole(target, record, fill, overwrite=overwrite)
+    written = write_whole(target, record, fill, overwrite=overwrite)
     return Landscape(
         root=target,
         train_domains=config.domains("train"),
@@ -179,7 +174,7 @@ def write_tile(
         "size": size,
         "margin": margin,
     }
-    written = _whole(target, record, fill, overwrite=overwrite)
+    written = write_whole(target, record, fill, overwrite=overwrite)
     return Tile(
         root=target,
         aerial=target / "aerial.tif",
@@ -192,39 +187,3 @@ def write_tile(
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes JSON with one key per line."""
     path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _whole(
-    target: Path, record: dict[str, Any], fill: Callable[[Path], None], *, overwrite: bool
-) -> bool:
-    """Fills a sibling folder and renames it to `target` when it is whole.
-
-    Returns:
-        Whether anything was written.
-    """
-    occupied = target.is_dir() and any(target.iterdir())
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target} is a file; give the name of a folder to create.")
-    if occupied and not overwrite:
-        found = target / RECORD
-        held = json.loads(found.read_text()) if found.is_file() else None
-        if held == json.loads(json.dumps(record)):
-            return False
-        what = "a landscape of another configuration" if held else "files of something else"
-        raise InputError(
-            f"{target} is not empty: it holds {what}. Give an empty or new folder, or allow "
-            "overwriting (overwrite=True, --overwrite) to replace everything in it."
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial_folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        fill(partial_folder)
-        _write_json(partial_folder / RECORD, record)
-        partial_folder.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        partial_folder.rename(target)
-    except BaseException:
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        raise
-    return True
