@@ -1,7 +1,7 @@
 """Reading weights that others wrote: never with pickled code, never silently incomplete.
 
 Understood are Lightning checkpoints (ours describe their model), bare state dicts, state dicts
-nested under a usual key, and safetensors files.
+nested under a usual key, and safetensors files, whatever they are called.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,6 +27,10 @@ NESTED_KEYS = ("model_state_dict", "state_dict", "model", "net", "weights")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers (DataParallel, torch.compile, a task) put before every parameter's name."""
 
+_ZIP = b"PK"
+"""How files written by `torch.save` begin."""
+_LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header that its readers accept."""
 
 STRIPPED = "stripped"
 """Key of a checkpoint under which it says which weights were left out of it."""
@@ -69,9 +74,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
             ".pretrained FILE)."
         )
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its name torch would judge what it is
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -79,6 +85,11 @@ def read_file(path: str | Path) -> dict[str, Any]:
             f"code; it was not read. ({reason}) Ask its author for a state dict or a safetensors "
             "file, or convert it where you trust it: "
             "torch.save(model.state_dict(), 'weights.pt')."
+        ) from error
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is not a readable checkpoint: as a safetensors file it is damaged, or was not "
+            f"copied whole ({error}). Copy or download it again."
         ) from error
     except Exception as error:  # a file that is something else makes the reader fail in any way
         raise InputError(
@@ -91,6 +102,16 @@ def read_file(path: str | Path) -> dict[str, Any]:
             f"with one under any of {list(NESTED_KEYS)}."
         )
     return dict(content)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is one by its content, whatever it is called, or at least by its name."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith(_ZIP):
+        return False
+    length = int.from_bytes(head[:8], "little")  # of the header, which is JSON
+    return path.suffix == ".safetensors" or (head[8:] == b"{" and length <= _LONGEST_HEADER)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

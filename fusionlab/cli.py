@@ -15,30 +15,28 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from jsonargparse import Namespace
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from fusionlab.callbacks import (
+    BestCheckpoint,
     EpochSeed,
     Examples,
     GeoTiffWriter,
+    InitialValues,
+    LastCheckpoint,
     MonitorCheck,
     Report,
+    SaveConfig,
     TableWriter,
 )
+from fusionlab.callbacks.checkpoints import refuse_to_overwrite
 from fusionlab.cli_arguments import (
     OUTPUT,
     asks_for_help,
@@ -47,7 +45,7 @@ from fusionlab.cli_arguments import (
     task_in,
     with_checkpoint,
 )
-from fusionlab.cli_errors import Parser, subclasses
+from fusionlab.cli_parser import Parser, input_error, subclasses
 from fusionlab.data import DataModule
 from fusionlab.errors import InputError
 from fusionlab.tasks import ClassificationTask, Task
@@ -59,7 +57,6 @@ WriterFactory = Callable[[str], Callback]
 # What these warn of is what this program means to do.
 for message in (
     "Checkpoint directory .* exists and is not empty",  # the configuration was saved there
-    "The dirpath has changed from",  # a checkpoint is tested with another output folder
     r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen experts
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
     "The number of training batches",  # small data sets log per epoch
@@ -76,58 +73,6 @@ def _tells_something(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_tells_something)
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the best epoch, by the task's own measure unless another is named.
-
-    Args:
-        mode: whether less or more is better; by default less of a loss, and more of anything else.
-        options: of `ModelCheckpoint`.
-    """
-
-    def __init__(
-        self,
-        *,
-        mode: Literal["min", "max"] | None = None,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(mode=mode or "min", **options)
-        self._given = mode
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Asks the task what to monitor."""
-        assert isinstance(pl_module, Task)
-        if self.monitor is None:
-            self.monitor, mode = pl_module.monitor
-        else:
-            mode = "min" if self.monitor.endswith("loss") else "max"
-        mode = self._given or mode
-        if mode != self.mode:
-            self.mode = mode
-            self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
-        super().setup(trainer, pl_module, stage)
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps the newest epoch as ``last.ckpt``; best.ckpt may be much older.
-
-    A class of its own has a state of its own, so that users may add any other ModelCheckpoint.
-    """
-
-    def __init__(self, output: str | Path) -> None:
-        super().__init__(output, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-
-
-class SaveConfig(SaveConfigCallback):
-    """Saves the whole configuration of a run beside its results, one file per command."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called on the first process only."""
-        folder = Path(self.config.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self.config_filename
-        self.parser.save(self.config, path, skip_none=False, overwrite=True)
 
 
 class FusionlabCLI(LightningCLI):
@@ -193,6 +138,8 @@ class FusionlabCLI(LightningCLI):
         **kwargs: Any,  # noqa: ANN401
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        assert isinstance(parser, Parser)
+        parser.command = subcommand
         # A checkpoint from elsewhere must not run code, whatever its address.
         parser.set_defaults({"weights_only": True})
         if subcommand == "predict":
@@ -220,9 +167,9 @@ class FusionlabCLI(LightningCLI):
         chosen = self._subcommand_parsers[command]
         assert isinstance(chosen, Parser)
         if path is not None:
-            with with_checkpoint(args, command, path) as (completed, task):
-                chosen.set_defaults({"writer": _writer(task)})
-                return parser.parse_args(completed)
+            completed, task = with_checkpoint(args, command, path)
+            chosen.set_defaults({"writer": _writer(task)})
+            return parser.parse_args(completed)
         chosen.set_defaults({"writer": _writer(task_in(settings))})
         if "model" not in settings:
             chosen.check_names(args, settings)  # the model may be there, misspelt
@@ -240,7 +187,7 @@ class FusionlabCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:  # jsonargparse wraps it in a list of what else it had tried
-            raise _input_error(error) or error from None
+            raise input_error(error) or error from None
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
@@ -255,19 +202,9 @@ class FusionlabCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuses to overwrite an earlier run."""
         config = self.config[self.subcommand]
-        folder = Path(config.output)
-        if self.subcommand != "fit" or config.overwrite or config.ckpt_path:
-            return
-        if config.trainer.get("fast_dev_run") or _requeued(folder):
-            return
-        earlier = [name for name in ("best.ckpt", "last.ckpt") if (folder / name).exists()]
-        # Other processes of a distributed run start later, when the first may have saved already.
-        if earlier and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            raise InputError(
-                f"{folder} already holds {' and '.join(earlier)} of an earlier run. Choose another "
-                f"--output, go on with it (--ckpt_path {folder / 'last.ckpt'}), or replace it "
-                "(--overwrite true)."
-            )
+        harmless = config.overwrite or config.ckpt_path or config.trainer.get("fast_dev_run")
+        if self.subcommand == "fit" and not harmless:
+            refuse_to_overwrite(Path(config.output))
 
     def before_fit(self) -> None:
         """Refuses data that cannot be used before anything is written."""
@@ -275,26 +212,11 @@ class FusionlabCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Refuses data that cannot be used before anything is written."""
-        self._warn_of_initial_values()
         self.datamodule.setup("validate")
 
     def before_test(self) -> None:
         """Refuses data that cannot be used before anything is written."""
-        self._warn_of_initial_values()
         self.datamodule.setup("test")
-
-    def before_predict(self) -> None:
-        """Warns of a model that was not trained."""
-        self._warn_of_initial_values()
-
-    def _warn_of_initial_values(self) -> None:
-        trainable = {n: p.numel() for n, p in self.model.named_parameters() if p.requires_grad}
-        if trainable and self._get(self.config, "ckpt_path") is None:
-            rank_zero_warn(
-                f"No --ckpt_path is given: {sum(trainable.values())} trainable parameters "
-                f"({next(iter(trainable))}, …) have their initial values, and what follows is not "
-                "the answer of a trained model."
-            )
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:  # noqa: ANN401
         """Trains; a model without anything to train is validated and saved as it is."""
@@ -316,6 +238,8 @@ class FusionlabCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         callbacks = trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if self.subcommand != "fit":
+            callbacks.append(InitialValues())
         if self.subcommand == "predict":
             callbacks.append(self._get(self.config_init, "writer")(str(output)))
         else:
@@ -336,21 +260,6 @@ class FusionlabCLI(LightningCLI):
             # After the best, whose score it must hold for a resumed run to go on with.
             callbacks = [*callbacks, LastCheckpoint(self._get(self.config, "output"))]
         return super()._instantiate_trainer(config, callbacks)
-
-
-def _requeued(folder: Path) -> bool:
-    """Whether SLURM runs the job again, which then goes on with what it saved when it ended."""
-    if not SLURMEnvironment.detect():
-        return False
-    again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
-    return again or any(folder.glob("hpc_ckpt_*.ckpt"))
-
-
-def _input_error(error: BaseException | None) -> InputError | None:
-    """The input error behind an exception, if there is one."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _writer(task: str | None) -> type[Callback]:

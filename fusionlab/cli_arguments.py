@@ -5,9 +5,7 @@ A checkpoint describes its model, and the parser needs that description before a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,8 @@ def read_ahead(args: Sequence[str], command: str) -> dict[str, Any]:
     for name, value in _options(args):
         if name in ("--config", "-c"):
             content = _config(value)
-            settings = _merged(settings, content.get(command) or content)
+            section = content.pop(command, None) or {}
+            settings = _merged(_merged(settings, content), section)
         elif name in ("--output", "--ckpt_path"):
             settings[name.removeprefix("--")] = None if value == "null" else value
         elif name in ("--model", "--model.class_path"):
@@ -79,25 +78,18 @@ def task_in(settings: dict[str, Any]) -> str | None:
     return path if isinstance(path, str) else None
 
 
-@contextmanager
-def with_checkpoint(
-    args: Sequence[str], command: str, path: Path
-) -> Iterator[tuple[list[str], str | None]]:
+def with_checkpoint(args: Sequence[str], command: str, path: Path) -> tuple[list[str], str | None]:
     """Arguments with a checkpoint's description of its task put before all else; its class path."""
     hyper_parameters = dict(read_file(path).get("hyper_parameters", {}))
     hyper_parameters.pop("_instantiator", None)
     class_path = hyper_parameters.pop("_class_path", None)
     completed = [*args, "--ckpt_path", str(path)]
     if class_path is None:
-        yield completed, task_in(read_ahead(args, command))
-        return
+        return completed, task_in(read_ahead(args, command))
     description = {"model": {"class_path": class_path, "init_args": hyper_parameters}}
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "checkpoint.yaml")
-        config.write_text(yaml.safe_dump(description))
-        position = completed.index(command) + 1
-        completed[position:position] = ["--config", str(config)]
-        yield completed, class_path
+    position = completed.index(command) + 1
+    completed[position:position] = ["--config", yaml.safe_dump(description)]
+    return completed, class_path
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -110,7 +102,10 @@ def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _config(given: str) -> dict[str, Any]:
     """The content of a configuration: a file, or YAML on the command line itself."""
-    is_file = Path(given).is_file()
+    try:
+        is_file = Path(given).is_file()
+    except (OSError, ValueError):  # too long for a path
+        is_file = False
     try:
         content = yaml.safe_load(Path(given).read_text() if is_file else given)
     except yaml.YAMLError as error:

@@ -107,7 +107,8 @@ class Output(NamedTuple):
         auxiliary: logits of auxiliary heads, only while training.
         weights: per modality, its share in the decision, ``(B or 1, K or 1, H or 1, W or 1)``, in
             [0, 1]; the shares of all modalities sum to 1. None where a model has no such notion.
-        embeddings: per expert ``(B, D)``, and ``fused``; only of models that fuse embeddings.
+        embeddings: per expert ``(B, D)``, and ``fused`` of models that fuse them; None where
+            answers do not come from embeddings.
     """
 
     logits: Tensor

@@ -129,7 +129,7 @@ def report(name: str, options: argparse.Namespace, *, lmdb: Path | None) -> None
     first: BigEarthNetDataset | None = None
     for workers in options.workers:
         data = RepeatedDataModule(
-            reads=options.reads, root=options.root, lmdb=lmdb, max_patches=options.patches,
+            reads=options.reads, root=options.root, lmdb=lmdb, max_samples=options.patches,
             augment=False, batch_size=options.batch_size, num_workers=workers, drop_last=False,
         )  # fmt: skip
         data.setup("fit")

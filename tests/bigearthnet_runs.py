@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from test_cli import QUICK
+from cli_runs import QUICK
 
 from fusionlab.callbacks import Examples
 from fusionlab.cli import FusionlabCLI, run

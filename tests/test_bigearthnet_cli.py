@@ -23,7 +23,7 @@ from bigearthnet_runs import (
     table,
     without_pictures,
 )
-from test_cli import load, pixel_expert
+from cli_runs import load, pixel_expert
 
 from fusionlab.cli import run
 from fusionlab.data.bigearthnet.constants import CLASSES, CLASSES_PAPER
@@ -360,7 +360,7 @@ def test_a_resumed_run_keeps_the_best(bigearthnet_runs, tmp_path):
     # Of a single patch every ranking is perfect, so no epoch is better than the first.
     flags = [
         "fit", "--config", str(bigearthnet_runs / "s1.yaml"), "--output", str(tmp_path),
-        "--data.max_patches", "{val: 1, train: 4}",
+        "--data.max_samples", "{val: 1, train: 4}",
     ]  # fmt: skip
     run([*flags, "--trainer.max_epochs", "2"])
     before = load(tmp_path / "best.ckpt")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from bigearthnet_runs import EXPERTS, without_pictures
-from test_cli import load
+from cli_runs import load
 from test_configs import CONFIGS, QUICK
 
 from fusionlab.cli import FusionlabCLI, run
@@ -148,7 +148,7 @@ def test_training_stops_when_macro_precision_no_longer_rises(bigearthnet_root, t
     with without_pictures():
         run([
             "fit", "--config", str(FOLDER / "s1.yaml"), "--data.root", str(bigearthnet_root), *RUNS,
-            "--model.model.backbone", "test_resnet", "--data.max_patches", "{train: 2, val: 1}",
+            "--model.model.backbone", "test_resnet", "--data.max_samples", "{train: 2, val: 1}",
             "--output", str(tmp_path),
         ])  # fmt: skip
     assert load(tmp_path / "last.ckpt")["epoch"] == 5

@@ -24,8 +24,8 @@ from bigearthnet_runs import (
     table,
     without_pictures,
 )
+from cli_runs import load
 from safetensors.torch import save_file
-from test_cli import load
 
 from fusionlab.cli import run
 from fusionlab.errors import InputError

@@ -31,6 +31,31 @@ def test_safetensors_are_read(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["weights", "weights.ckpt", "weights.bin"])
+def test_safetensors_are_known_by_their_content(tmp_path, name):
+    state = layer().state_dict()
+    save_file(state, tmp_path / name)
+    assert torch.equal(read_checkpoint(tmp_path / name).state_dict["bias"], state["bias"])
+
+
+def test_other_checkpoints_may_be_called_safetensors(tmp_path):
+    state = layer().state_dict()
+    torch.save(state, tmp_path / "weights.safetensors")
+    read = read_checkpoint(tmp_path / "weights.safetensors")
+    assert torch.equal(read.state_dict["bias"], state["bias"])
+
+
+@pytest.mark.parametrize("name", ["weights.ckpt", "weights.safetensors"])
+@pytest.mark.parametrize("lost", [1, 30, 60])
+def test_safetensors_that_are_cut_off_are_named(tmp_path, name, lost):
+    path = tmp_path / name
+    save_file(layer().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-lost])
+    expected = rf"{name} is not a readable checkpoint.* not copied whole.*download it again"
+    with pytest.raises(InputError, match=expected):
+        read_checkpoint(path)
+
+
 def test_a_prefix_is_stripped_only_if_every_key_has_it():
     one = torch.zeros(1)
     assert strip_prefixes({"module.a": one, "module.b": one}).keys() == {"a", "b"}

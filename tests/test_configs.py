@@ -1,5 +1,6 @@
 """Every configuration in configs/ is read, and every one that a run consists of is run."""
 
+import shlex
 from pathlib import Path
 from typing import ClassVar
 
@@ -78,6 +79,17 @@ def test_fusions_run(data, experts, flair2_root, tmp_path):
         wanted = yaml.safe_load(overlay.read_text())
         wanted = wanted["model"]["init_args"]["model"]["init_args"]["fusion"]["class_path"]
         assert type(cli.model.model.fusion).__name__ == wanted
+
+
+def test_fixed_weights_of_other_experts_are_given_as_the_overlay_says(capsys, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    overlay = Path("configs/fusion/fixed_weighted.yaml").read_text()
+    (line,) = (line for line in overlay.splitlines() if line.startswith("#   --config"))
+    flags = shlex.split(line.removeprefix("#"))
+    with pytest.raises(SystemExit):
+        run(["fit", "--config", "configs/bigearthnet/late_fusion.yaml", *flags, "--print_config"])
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["model"]["init_args"]
+    assert set(model["fusion"]["init_args"]["weights"]) == set(model["experts"]) == {"s1", "s2"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from bigearthnet_runs import config as patches_config
 from bigearthnet_runs import fused, network, table
-from test_cli import QUICK
+from cli_runs import QUICK
 
 
 def command(*args: str) -> None:
@@ -43,7 +43,7 @@ def config(path: Path, root: Path) -> str:
                 "root": str(root),
                 "sen_crop_size": 12,
                 "batch_size": 1,
-                "max_patches": FEW,
+                "max_samples": FEW,
             },
         },
         "trainer": QUICK,
@@ -86,7 +86,7 @@ def test_two_processes_train_validate_and_test_like_one(flair2_root, tmp_path):
 def test_two_processes_classify_like_one(bigearthnet_root, tmp_path):
     experts = {"s1": network(), "s2": network("test_vit", frozen=True)}
     model = fused("FeatureFusion", experts, "Weighted")
-    data = {"max_patches": FEW, "batch_size": 1, "modality_dropout": {"s1": 0.3}}
+    data = {"max_samples": FEW, "batch_size": 1, "modality_dropout": {"s1": 0.3}}
     file = patches_config(tmp_path / "config.yaml", bigearthnet_root, model, data=data)
     check_one_like_two(file, tmp_path)
     # Every patch is predicted once, whichever process does it.

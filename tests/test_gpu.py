@@ -7,8 +7,8 @@ import torch
 import yaml
 from bigearthnet_runs import config as patches_config
 from bigearthnet_runs import fused, labels_of, network, probabilities, table
+from cli_runs import config, load, pixel_expert
 from lightning.pytorch import Callback
-from test_cli import config, load, pixel_expert
 
 from fusionlab.cli import run
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"models"},
     {"tasks"},
     {"callbacks"},
-    {"cli_arguments", "cli_errors"},
+    {"cli_arguments", "cli_parser"},
     {"cli"},
     {"__main__"},
 ]

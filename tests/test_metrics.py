@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassF1Score, MulticlassJaccardIndex
 
 from fusionlab.errors import InputError
-from fusionlab.metrics import SegmentationMetrics
+from fusionlab.metrics import MeanLoss, SegmentationMetrics
 from fusionlab.types import IGNORE_INDEX
 
 CLASSES = ("building", "water", "other")
@@ -114,6 +114,16 @@ def test_logits_and_class_maps_count_alike():
     assert torch.equal(a.confusion, b.confusion)
 
 
+def test_pixels_can_be_left_out():
+    logits, target = random_batch(1)
+    a, b = SegmentationMetrics(CLASSES), SegmentationMetrics(CLASSES)
+    counted = torch.rand(target.shape) < 0.5
+    a.update(logits, target, counted)
+    b.update(logits, target.masked_fill(~counted, IGNORE_INDEX))
+    assert torch.equal(a.confusion, b.confusion)
+    assert 0 < a.confusion.sum() < (target != IGNORE_INDEX).sum()
+
+
 def test_batches_add_up_and_reset():
     logits, target = random_batch(2)
     whole, parts = SegmentationMetrics(CLASSES), SegmentationMetrics(CLASSES)
@@ -150,6 +160,20 @@ def test_two_processes_equal_one(tmp_path):
         saved = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.equal(saved["total"], one.confusion)
         torch.testing.assert_close(saved["result"], expected, rtol=0, atol=0)
+
+
+def test_a_mean_loss_is_weighted_and_shows_what_is_no_number():
+    mean = MeanLoss()
+    mean.update(torch.tensor(2.0), torch.tensor(30))
+    mean.update(torch.tensor(6.0), torch.tensor(10))
+    mean.update(torch.tensor(0.0), torch.tensor(0))  # nothing to compute a loss from
+    assert mean.compute() == 3
+    mean.update(torch.tensor(torch.nan), torch.tensor(0))
+    assert mean.compute() == torch.inf
+    mean.reset()
+    mean.update(torch.tensor(1.0), torch.tensor(1))
+    assert mean.compute() == 1
+    assert MeanLoss()(torch.tensor(5.0), torch.tensor(0)).isnan()
 
 
 def test_errors():

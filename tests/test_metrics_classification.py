@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fusionlab.errors import InputError
 from fusionlab.metrics import ClassificationMetrics, Decision, ModalityShares
+from fusionlab.metrics import probabilities as probabilities_of
 from fusionlab.types import IGNORE_INDEX
 
 CLASSES = ("forest", "water", "sand", "bog")
@@ -123,9 +124,17 @@ def test_a_threshold_is_reached_when_it_is_equalled():
 
 def test_decisions_of_low_precision_logits_are_made_in_float32():
     logits = torch.randn(5, 4).bfloat16()
-    assert Decision(CLASSES, "multilabel").probabilities(logits).dtype == torch.float32
-    softmax = Decision(CLASSES, "multiclass").probabilities(logits)
+    sigmoid = probabilities_of(logits, "multilabel")
+    assert sigmoid.dtype == torch.float32
+    torch.testing.assert_close(sigmoid, logits.float().sigmoid())
+    softmax = probabilities_of(logits, "multiclass")
     torch.testing.assert_close(softmax, logits.float().softmax(dim=1))
+
+
+@pytest.mark.parametrize("target", ["segmentation", "multiclass"])
+def test_probabilities_of_exclusive_classes_sum_to_one_everywhere(target):
+    found = probabilities_of(torch.randn(2, 4, 3, 5), target)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(2, 3, 5))
 
 
 def test_batches_add_up_and_uncounted_samples_change_nothing():
@@ -247,6 +256,17 @@ def test_shares_of_labels_are_per_class_over_the_samples_given_it():
     assert math.isnan(result["s1/c"])
     assert result["s1"] == pytest.approx((0.1 + 0.5 + 0.6) / 3)
     assert result["s1"] + result["s2"] == pytest.approx(1)
+
+
+def test_shares_of_numbers_are_of_all_of_one_kind():
+    shares = ModalityShares(("s1", "s2"))
+    s1 = torch.tensor([0.2, 0.4, 1.0]).view(3, 1, 1, 1)
+    counted = torch.ones(3, 2, 2, dtype=torch.bool)
+    counted[2] = False
+    shares.update({"s1": s1, "s2": 1 - s1}, torch.randn(3, 2, 2), counted)
+    result = {name: value.item() for name, value in shares.compute().items()}
+    assert result == pytest.approx({"s1": 0.3, "s2": 0.7})
+    assert shares.total.shape == (2, 1)
 
 
 def test_shares_of_one_label_each_are_those_of_class_indices():

@@ -9,8 +9,8 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
+from cli_runs import config, pixel_expert, train_all
 from raster_scenes import smooth_image, write
-from test_cli import config, fused, pixel_expert
 
 from fusionlab.cli import run
 from fusionlab.data import Flair2DataModule
@@ -25,13 +25,7 @@ S2_BANDS = 10
 @pytest.fixture(scope="module")
 def checkpoint(flair2_root, tmp_path_factory) -> Path:
     """A fusion of two trained experts."""
-    folder = tmp_path_factory.mktemp("runs")
-    jobs = {"aerial": pixel_expert(), "sentinel2": pixel_expert(), "fused": fused(folder)}
-    for name, model in jobs.items():
-        modalities = ["aerial", "sentinel2"] if name == "fused" else [name]
-        file = config(folder / f"{name}.yaml", flair2_root, model, modalities=modalities)
-        run(["fit", "--config", file, "--output", str(folder / name)])
-    return folder / "fused" / "best.ckpt"
+    return train_all(flair2_root, tmp_path_factory.mktemp("runs")) / "fused" / "best.ckpt"
 
 
 def write_series(folder: Path, size: int, **place) -> Path:

@@ -1,10 +1,24 @@
-"""Callbacks: maps of predictions, reports and pictures of a run."""
+"""Callbacks: checkpoints, maps of predictions, reports and pictures of a run."""
 
+from fusionlab.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from fusionlab.callbacks.epoch_seed import EpochSeed
 from fusionlab.callbacks.examples import Examples
 from fusionlab.callbacks.geotiff_writer import GeoTiffWriter
+from fusionlab.callbacks.initial_values import InitialValues
 from fusionlab.callbacks.monitor_check import MonitorCheck
 from fusionlab.callbacks.report import Report
+from fusionlab.callbacks.save_config import SaveConfig
 from fusionlab.callbacks.table_writer import TableWriter
 
-__all__ = ["EpochSeed", "Examples", "GeoTiffWriter", "MonitorCheck", "Report", "TableWriter"]
+__all__ = [
+    "BestCheckpoint",
+    "EpochSeed",
+    "Examples",
+    "GeoTiffWriter",
+    "InitialValues",
+    "LastCheckpoint",
+    "MonitorCheck",
+    "Report",
+    "SaveConfig",
+    "TableWriter",
+]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fusionlab.callbacks.label_figure import LabelledSample, labels_figure
 from fusionlab.plots import examples_figure
-from fusionlab.tasks import Task
+from fusionlab.tasks import SupervisedTask
 from fusionlab.types import IGNORE_INDEX, Batch, Modality, Schema, TimeSeries
 
 TRUE_COLOR = (("red", "green", "blue"), ("B04", "B03", "B02"))
@@ -106,7 +106,8 @@ class Examples(Callback):
         missing = self.number - len(self._rows) - len(self._labelled)
         if missing <= 0 or not trainer.is_global_zero or not outputs:
             return
-        assert isinstance(pl_module, Task)
+        if not isinstance(pl_module, SupervisedTask):
+            return  # there is no truth to show beside the answer
         target = pl_module.target(batch).cpu().numpy()
         number = min(missing, len(target))
         if pl_module.schema.target != "segmentation":
@@ -127,7 +128,7 @@ class Examples(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self._rows and not self._labelled:
             return
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, SupervisedTask)
         if self._labelled:
             figure = labels_figure(self._labelled, pl_module.schema.classes)
         else:
@@ -189,9 +190,12 @@ def _stretched(values: Tensor) -> Tensor:
 
 
 def _label_set(labels: NDArray[Any]) -> frozenset[int] | None:
-    """Indices of the classes of a sample, ``(K,)`` or one index; None where they are unknown."""
+    """Indices of the classes of a sample, ``(K,)`` or one index; None where they are unknown.
+
+    Soft and weighted labels count from 0.5 on.
+    """
     if labels.ndim:
-        return frozenset(np.flatnonzero(labels == 1).tolist())
+        return frozenset(np.flatnonzero(labels >= 0.5).tolist())
     return None if labels == IGNORE_INDEX else frozenset([int(labels)])
 
 

@@ -21,6 +21,7 @@ from fusionlab.callbacks.patch_polygons import require_pyogrio
 from fusionlab.callbacks.prediction_table import Floats, Mask, Predictions, TableFile, TableFormat
 from fusionlab.component import Model
 from fusionlab.errors import InputError
+from fusionlab.tasks import Task
 from fusionlab.types import Batch, Schema
 
 log = logging.getLogger(__name__)
@@ -102,8 +103,9 @@ class TableWriter(Callback):
         """Makes the folder.
 
         Raises:
-            InputError: if that is impossible, if the model answers per pixel, or if GeoPackages
-                are wanted and cannot be written.
+            InputError: if that is impossible, if the model answers per pixel, if it has no
+                embeddings although they are wanted, or if GeoPackages are wanted and cannot be
+                written.
         """
         if stage != "predict":
             return
@@ -113,6 +115,8 @@ class TableWriter(Callback):
                 "TableWriter writes one answer per sample, but the model answers per pixel. Write "
                 "its predictions with `--writer GeoTiffWriter`."
             )
+        if self.embeddings and isinstance(pl_module, Task):
+            pl_module.require_embeddings()
         if "geopackage" in self.grid:
             require_pyogrio()
             lower = [name.lower() for name in schema.classes]

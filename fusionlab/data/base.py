@@ -1,29 +1,33 @@
-"""The base of all data modules: loaders, collation, and exact sharding for evaluation."""
+"""The base of all data modules: loaders, choices they share, and exact sharding for evaluation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from fusionlab.data.choices import Part, fractions, limits, require_modalities, subset
+from fusionlab.data.samples import Sample, Transform, Without, collate, without
+from fusionlab.data.transforms import ModalityDropout, RandomD4, SampleTransform
 from fusionlab.errors import InputError
-from fusionlab.types import Batch, Schema, TimeSeries
+from fusionlab.types import Batch, Schema
 
 Split = Literal["train", "val", "test", "predict"]
-Sample = dict[str, Any]
-"""One element of a `Batch`, without the batch axis."""
 
 
 class DataModule(LightningDataModule):
     """Delivers the batch contract and nothing else.
 
     Subclasses set `schema` in `__init__` (it is handed to the model before any data are read) and
-    implement `dataset`.
+    implement `dataset`. One that can be trained on draws the samples of a split by `kept` and
+    applies `transforms` to them, and takes the options of both as ``**loader``.
 
     Args:
         batch_size: samples per process and step.
@@ -33,9 +37,17 @@ class DataModule(LightningDataModule):
             normalised by BatchNorm on pooled features. A process with less than one batch keeps it.
         missing: modalities to deliver as missing in every sample, whatever is on disk: what does a
             model answer without them?
+        augment: whether to flip and turn training samples (`RandomD4`), or a transform.
+        modality_dropout: per modality, the probability that a training sample goes without it.
+        fraction: share of the training split to keep, drawn at random; or one per split.
+        max_samples: at most so many samples per split, drawn at random; a number or one per split.
+        subset_seed: seed of these draws; a smaller subset is part of a larger one.
 
     Attributes:
         schema: modalities and classes that it delivers.
+
+    Raises:
+        InputError: for options that make no sense.
     """
 
     schema: Schema
@@ -48,6 +60,11 @@ class DataModule(LightningDataModule):
         pin_memory: bool = False,
         drop_last: bool = True,
         missing: Sequence[str] = (),
+        augment: bool | SampleTransform | Transform = True,
+        modality_dropout: dict[str, float] | None = None,
+        fraction: float | dict[str, float] = 1.0,
+        max_samples: int | dict[str, int] | None = None,
+        subset_seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -57,14 +74,58 @@ class DataModule(LightningDataModule):
         self.pin_memory = pin_memory
         self.drop_last = drop_last
         self.missing = tuple(missing)
+        self.augment = augment
+        self.modality_dropout = ModalityDropout(modality_dropout or {})
+        self.fraction = fractions(fraction)
+        self.max_samples = limits(max_samples)
+        self.subset_seed = subset_seed
         self._datasets: dict[Split, Dataset[Sample]] = {}
 
     def dataset(self, split: Split) -> Dataset[Sample]:
         """The samples of a split. Reads what it needs to refuse unusable data before training."""
         raise InputError(f"{type(self).__name__} has no data for {split!r}.")
 
+    def kept(self, total: int, part: Part) -> NDArray[np.int64]:
+        """Which of the samples of a split `fraction` and `max_samples` leave.
+
+        Args:
+            total: how many there are.
+            part: the split.
+
+        Returns:
+            Their indices, ascending.
+        """
+        return subset(
+            total,
+            fraction=self.fraction.get(part, 1.0),
+            limit=self.max_samples.get(part),
+            seed=self.subset_seed,
+        )
+
+    def transforms(self, split: Split) -> list[Transform]:
+        """What samples go through: those of training are augmented, then lose modalities."""
+        if split != "train":
+            return []
+        transforms: list[Transform] = []
+        if self.augment is True:
+            transforms.append(RandomD4())
+        elif self.augment is not False:
+            transforms.append(self.augment)
+        if self.modality_dropout.probabilities:
+            if self.missing:  # known before one is drawn, or the last one there might go
+                transforms.append(partial(without, modalities=self.missing))
+            transforms.append(self.modality_dropout)
+        return transforms
+
     def setup(self, stage: str) -> None:
-        """Builds the data sets that a stage needs."""
+        """Builds the data sets that a stage needs.
+
+        Raises:
+            InputError: for data that cannot be used, for options that name modalities which are
+                not delivered, and if all that the trainer's model looks at is `missing`.
+        """
+        self.check_modalities()
+        self._refuse_to_blind_the_model()
         splits: dict[str, tuple[Split, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -73,18 +134,37 @@ class DataModule(LightningDataModule):
         }
         for split in splits[stage]:
             if split not in self._datasets:
-                self._datasets[split] = self._without_missing(self.dataset(split))
+                dataset = self.dataset(split)
+                self._datasets[split] = Without(dataset, self.missing) if self.missing else dataset
 
-    def _without_missing(self, dataset: Dataset[Sample]) -> Dataset[Sample]:
+    def check_modalities(self) -> None:
+        """Refuses options for modalities that are not delivered.
+
+        `setup` does so; at the end of a subclass's `__init__` it is known earlier.
+
+        Raises:
+            InputError: names them and the modalities.
+        """
+        known = list(self.schema.modalities)
+        require_modalities(self.modality_dropout.probabilities, known, option="modality_dropout")
         if not self.missing:
-            return dataset
-        unknown = [name for name in self.missing if name not in self.schema.modalities]
-        if unknown or len(set(self.missing)) == len(self.schema.modalities):
+            return
+        if not set(self.missing) < set(known):
             raise InputError(
                 f"data.missing: {list(self.missing)} must be some, but not all, of the modalities "
-                f"{list(self.schema.modalities)}."
+                f"{known}."
             )
-        return Without(dataset, self.missing)
+
+    def _refuse_to_blind_the_model(self) -> None:
+        task = getattr(self.trainer, "lightning_module", None)  # no trainer in plain Python
+        used = getattr(getattr(task, "model", None), "modalities", ())
+        if self.missing and used and set(used) <= set(self.missing):
+            others = [name for name in self.schema.modalities if name not in self.missing]
+            raise InputError(
+                f"data.missing: {list(self.missing)} takes away all that the model looks at, "
+                f"{list(used)}, and its answers would mean nothing. Leave it one of them, or use a "
+                f"model that looks at {others} too."
+            )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, each process its share; the same in every run of one seed."""
@@ -193,93 +273,3 @@ class Shard(Dataset[Sample]):
         sample = dict(self.dataset[position % self.total])
         sample["counted"] = position < self.total
         return sample
-
-
-class Without(Dataset[Sample]):
-    """Samples from which some modalities are taken away.
-
-    Args:
-        dataset: the whole samples.
-        modalities: names of what is taken away.
-    """
-
-    def __init__(self, dataset: Dataset[Sample], modalities: Sequence[str]) -> None:
-        self.dataset = dataset
-        self.modalities = tuple(modalities)
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> Sample:
-        return without(self.dataset[index], self.modalities)
-
-
-def without(sample: Sample, modalities: Sequence[str]) -> Sample:
-    """A new sample in which some modalities are zeros and not available.
-
-    A series shrinks to one date that is not valid.
-    """
-    inputs, available = dict(sample["inputs"]), dict(sample["available"])
-    for name in modalities:
-        inputs[name] = blank(inputs[name])
-        available[name] = torch.tensor(False)
-    return {**sample, "inputs": inputs, "available": available}
-
-
-def blank(value: Tensor | TimeSeries) -> Tensor | TimeSeries:
-    """What stands for a missing input: zeros; of a series, one date that is not valid."""
-    if isinstance(value, TimeSeries):
-        return TimeSeries(*(torch.zeros_like(part[:1]) for part in value))
-    return torch.zeros_like(value)
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stacks samples into a batch; series of different lengths are padded and marked invalid.
-
-    Works on nested dicts. Text stays a list. Tensors of one key must share their shape, except for
-    the time axis of a `TimeSeries`.
-    """
-    return _collate(list(samples))  # type: ignore[no-any-return]
-
-
-def _collate(values: list[Any]) -> Any:  # noqa: ANN401
-    first = values[0]
-    if isinstance(first, TimeSeries):
-        return _collate_series(values)
-    if isinstance(first, Mapping):
-        return {key: _collate([value[key] for value in values]) for key in first}
-    if isinstance(first, str):
-        return values
-    return default_collate(values)
-
-
-def _collate_series(series: Sequence[TimeSeries]) -> TimeSeries:
-    longest = max(len(s.dates) for s in series)
-    shape = (len(series), longest)
-    values = series[0].values.new_zeros((*shape, *series[0].values.shape[1:]))
-    dates = series[0].dates.new_zeros(shape)
-    valid = torch.zeros(shape, dtype=torch.bool)
-    for row, item in enumerate(series):
-        steps = len(item.dates)
-        values[row, :steps] = item.values
-        dates[row, :steps] = item.dates
-        valid[row, :steps] = item.valid
-    return TimeSeries(values, dates, valid)
-
-
-Transform = Callable[[Sample], Sample]
-"""Augmentation: takes and returns a sample; moves every image, series and mask in it together."""
-
-__all__ = [
-    "DataModule",
-    "EpochSampler",
-    "Sample",
-    "Shard",
-    "Split",
-    "Transform",
-    "Without",
-    "blank",
-    "collate",
-    "epoch_seed",
-    "without",
-]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusionlab.data.base import Sample, without
+from fusionlab.data.samples import Sample, without
 from fusionlab.errors import InputError
 from fusionlab.types import TimeSeries
 

@@ -34,6 +34,7 @@ class InputContract(nn.Module):
     mean: Tensor
     std: Tensor
     limits: Tensor | None
+    index: Tensor
 
     def __init__(
         self,
@@ -67,8 +68,8 @@ class InputContract(nn.Module):
             persistent = name != "scale"
             self.register_buffer(name, _per_band(values), persistent=persistent)
         self.register_buffer("limits", None)
-        self.index = delivered.indices(self.bands, where=where)
-        self.all_bands = self.index == list(range(len(delivered.bands)))
+        self.register_buffer("index", None, persistent=False)
+        self._find(delivered)
 
     def rebind(self, delivered: Modality) -> None:
         """Reads from data that deliver other bands, another order or another encoding.
@@ -76,11 +77,16 @@ class InputContract(nn.Module):
         Raises:
             InputError: if a band is not delivered; names both lists.
         """
-        self.index = delivered.indices(self.bands, where=self.where)
-        self.all_bands = self.index == list(range(len(delivered.bands)))
+        self._find(delivered)
         if not self.own_scale:
             chosen = delivered.select(self.bands, where=self.where)
             self.scale.copy_(_per_band(chosen.scale))
+
+    def _find(self, delivered: Modality) -> None:
+        """Notes where its bands are, on the device: a list would have to go there every time."""
+        found = delivered.indices(self.bands, where=self.where)
+        self.all_bands = found == list(range(len(delivered.bands)))
+        self.index = torch.tensor(found, device=self.scale.device)
 
     def limit(self, low: float, high: float) -> None:
         """Clips physical values to this range from now on; it travels with the weights."""
@@ -102,7 +108,7 @@ class InputContract(nn.Module):
             )
         values = raw.float()
         if not self.all_bands:
-            values = values[..., self.index, :, :]
+            values = values.index_select(-3, self.index)
         values = values * self.scale
         if self.limits is not None:
             nan = float("nan")  # what is not finite stays so, and is no extreme value
@@ -120,7 +126,8 @@ class Expert(Model):
     """A network for one modality: raw values in, logits out, at its own resolution.
 
     Subclasses implement `logits` and set up their layers from ``len(self.inputs)`` channels and
-    ``self.num_classes`` classes.
+    ``self.num_classes`` classes. Those that decide by an embedding implement `answer` beside it,
+    so that both come from one pass.
 
     Args:
         schema: what the data deliver.
@@ -227,12 +234,16 @@ class Expert(Model):
         """The one it looks at."""
         return (self.modality,)
 
+    def answer(self, values: Tensor | TimeSeries) -> Output:
+        """All that one pass over raw values gives; see `Output`."""
+        logits = self.logits(values)
+        if isinstance(logits, tuple):
+            return Output(logits[0], auxiliary=(logits[1],))
+        return Output(logits)
+
     def forward(self, batch: Batch) -> Output:
         """Answers for its own modality; see `Output`."""
-        answer = self.logits(batch["inputs"][self.modality])
-        if isinstance(answer, tuple):
-            return Output(answer[0], auxiliary=(answer[1],))
-        return Output(answer)
+        return self.answer(batch["inputs"][self.modality])
 
     def explain(self, batch: Batch) -> Explanation:
         """One modality decides alone: its share is 1 everywhere."""

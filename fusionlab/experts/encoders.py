@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from fusionlab.checkpoints import load_weights, read_checkpoint
+from fusionlab.component import Backbone
 from fusionlab.errors import InputError
 from fusionlab.experts.hub_weights import first_convolutions, model_config, timm_weights, widen
+from fusionlab.experts.timm_layers import parameter_layers
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the four feature maps, finest first."""
@@ -23,7 +26,7 @@ _CANNOT = (TypeError, AttributeError, AssertionError, IndexError, RuntimeError, 
 """How timm's models say that they do not support an option."""
 
 
-class Pyramid(nn.Module):
+class Pyramid(Backbone):
     """Feature maps of an image at strides 4, 8, 16 and 32.
 
     Args:
@@ -51,6 +54,7 @@ class Pyramid(nn.Module):
             body = _create(name, bands, config, pretrained=True, pretrained_cfg_overlay=overlay)
         elif pretrained:
             _load_file(body, str(pretrained), config=config, bands=bands)
+        self.name = name
         self.body = body
         self.channels: tuple[int, ...] = tuple(body.feature_info.channels())
         self.channels_last = getattr(body, "output_fmt", "NCHW") == "NHWC"
@@ -61,6 +65,14 @@ class Pyramid(nn.Module):
         if self.channels_last:
             return [feature.permute(0, 3, 1, 2) for feature in features]
         return features
+
+    def parameter_layers(self) -> dict[str, int]:
+        """Per parameter name, the number of its layer, 0 next to the input, as timm counts them."""
+        # timm counts in whole models; random numbers must not depend on whether one was built.
+        with torch.random.fork_rng(devices=[]):
+            layers = parameter_layers(timm.create_model(self.name, num_classes=0))
+        own = _by_flat_name(name for name, _ in self.body.named_parameters())
+        return {f"body.{own[k]}": layers[n] for k, n in _by_flat_name(layers).items() if k in own}
 
 
 def _create(name: str, bands: int, config: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -94,11 +106,19 @@ def _load_file(encoder: nn.Module, path: str, *, config: Any, bands: int) -> Non
     """Loads timm weights from a file: all of the encoder's, whatever else the file holds."""
     weights = read_checkpoint(path).state_dict
     own = encoder.state_dict()
-    # timm's feature extractors write "stem_0" where the whole model has "stem.0".
-    names = {key.replace(".", "_"): key for key in own}
-    found = {names[k]: v for key, v in weights.items() if (k := key.replace(".", "_")) in names}
+    names = _by_flat_name(own)
+    found = {names[k]: weights[key] for k, key in _by_flat_name(weights).items() if k in names}
     for layer in first_convolutions(config):
-        key = names.get(f"{layer}.weight".replace(".", "_"))
+        key = names.get(_flat(f"{layer}.weight"))
         if key in found:
             found[key] = widen(found[key], own[key], bands)
     load_weights(encoder, found or weights, where=path)
+
+
+def _flat(name: str) -> str:
+    """The feature extractors of timm write "stem_0" where the whole model has "stem.0"."""
+    return name.replace(".", "_")
+
+
+def _by_flat_name(names: Iterable[str]) -> dict[str, str]:
+    return {_flat(name): name for name in names}

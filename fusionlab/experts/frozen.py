@@ -14,7 +14,7 @@ from fusionlab.component import build
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert, ExpertFactory, InputContract
 from fusionlab.experts.fingerprint import WeightsFingerprint
-from fusionlab.types import Schema, TimeSeries
+from fusionlab.types import Output, Schema, TimeSeries
 
 
 class PretrainedExpert(Expert):
@@ -37,6 +37,8 @@ class PretrainedExpert(Expert):
         InputError: if neither checkpoint nor expert is given, the file cannot be used, its weights
             do not fit, or its classes, modality or bands differ from the data's.
     """
+
+    class_order: Tensor | None
 
     def __init__(
         self,
@@ -90,7 +92,9 @@ class PretrainedExpert(Expert):
                 "an expert on such data."
             )
         order = _class_order(self.expert.classes, self.classes, where=checkpoint or "The expert")
-        self.class_order = order
+        # On the device, where a list would have to go every time.
+        index = None if order is None else torch.tensor(order)
+        self.register_buffer("class_order", index, persistent=False)
         self.rebind(schema)
 
     def rebind(self, schema: Schema) -> None:
@@ -111,12 +115,19 @@ class PretrainedExpert(Expert):
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of the expert, its classes in the order of the data."""
-        answer = self.expert.logits(values)
-        if self.class_order is None:
-            return answer
-        if isinstance(answer, tuple):
-            return answer[0][:, self.class_order], answer[1][:, self.class_order]
-        return answer[:, self.class_order]
+        answer = self.answer(values)
+        return (answer.logits, answer.auxiliary[0]) if answer.auxiliary else answer.logits
+
+    def answer(self, values: Tensor | TimeSeries) -> Output:
+        """All that the expert inside answers, its classes in the order of the data."""
+        answer = self.expert.answer(values)
+        return answer._replace(
+            logits=self._ordered(answer.logits),
+            auxiliary=tuple(self._ordered(logits) for logits in answer.auxiliary),
+        )
+
+    def _ordered(self, logits: Tensor) -> Tensor:
+        return logits if self.class_order is None else logits.index_select(1, self.class_order)
 
     @property
     def embedding_dim(self) -> int:
@@ -206,10 +217,9 @@ class FrozenExpert(PretrainedExpert):
         return self._weights() if self.evaluate else None
 
     @torch.no_grad()
-    def logits(self, values: Tensor | TimeSeries) -> Tensor:
-        """Logits without a graph; an auxiliary head is not asked."""
-        answer = super().logits(values)
-        return answer[0] if isinstance(answer, tuple) else answer
+    def answer(self, values: Tensor | TimeSeries) -> Output:
+        """As `Expert.answer`, without a graph; an auxiliary head has no part in it."""
+        return super().answer(values)._replace(auxiliary=())
 
     @torch.no_grad()
     def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:

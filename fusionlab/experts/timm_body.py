@@ -9,8 +9,6 @@ import timm
 import torch
 from einops import rearrange
 from timm.layers.classifier import NormMlpClassifierHead
-from timm.models._manipulate import group_with_matcher
-from timm.optim._param_groups import auto_group_layers
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -18,6 +16,7 @@ from fusionlab.checkpoints import load_weights, read_checkpoint
 from fusionlab.component import Backbone
 from fusionlab.errors import InputError
 from fusionlab.experts.hub_weights import first_convolutions, model_config, timm_weights, widen
+from fusionlab.experts.timm_layers import parameter_layers
 
 Pooling = Literal["token", "average", "both"]
 """What becomes the embedding: the class token, the average over positions, or one after another."""
@@ -204,19 +203,8 @@ class TimmBody(Backbone):
         return features
 
     def parameter_layers(self) -> dict[str, int]:
-        """Per parameter name, the number of its layer, 0 next to the input, as timm counts them.
-
-        What follows the last block (its normalisation) counts as part of it.
-        """
-        network = self.network
-        if not hasattr(network, "group_matcher"):
-            layers = dict(auto_group_layers(network))  # type: ignore[no-untyped-call]
-            return {f"network.{name}": layer for name, layer in layers.items()}
-        behind = "behind the last layer"  # a name that no pattern knows
-        named = [*((name, None) for name, _ in network.named_parameters()), (behind, None)]
-        layers = group_with_matcher(iter(named), network.group_matcher(coarse=False), reverse=True)
-        last = layers.pop(behind) - 1
-        return {f"network.{name}": min(layer, last) for name, layer in layers.items()}
+        """Per parameter name, the number of its layer, 0 next to the input, as timm counts them."""
+        return {f"network.{name}": n for name, n in parameter_layers(self.network).items()}
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from fusionlab.experts.fingerprint import WeightsFingerprint
 from fusionlab.experts.hub_weights import model_config
 from fusionlab.experts.timm_body import Classifier, Pooling, TimmBody
 from fusionlab.heads import Head, HeadFactory, LinearHead
-from fusionlab.types import Schema, TimeSeries
+from fusionlab.types import Output, Schema, TimeSeries
 
 Statistics = Literal["data", "weights"]
 """Whose mean and standard deviation normalise: those of the data, or of the pretrained weights."""
@@ -201,7 +201,11 @@ class TimmExpert(Expert):
         return self
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor:
-        """Logits of raw images, ``(B, C, H, W)`` to ``(B, K)``.
+        """Logits of raw images, ``(B, C, H, W)`` to ``(B, K)``; see `answer`."""
+        return self.answer(values).logits
+
+    def answer(self, values: Tensor | TimeSeries) -> Output:
+        """Logits ``(B, K)`` of raw images ``(B, C, H, W)``, and the embedding they come from.
 
         Raises:
             InputError: if it was built for data without classes.
@@ -211,8 +215,8 @@ class TimmExpert(Expert):
                 f"This {type(self).__name__} was built for data without classes and gives features "
                 "only. Use it in FeatureFusion, or give it data with classes."
             )
-        logits: Tensor = self.head(self.features(values))
-        return logits
+        embedding = self.features(values)
+        return Output(self.head(embedding), embeddings={self.modality: embedding})
 
     def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
         """Features of raw images ``(B, C, H, W)``.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fusionlab.errors import InputError
 from fusionlab.fusion.base import Fused, Fusion
-from fusionlab.fusion.shares import by_class, modality_shares
+from fusionlab.fusion.options import by_class, modality_shares
 
 ClassShares = (
     list[float]

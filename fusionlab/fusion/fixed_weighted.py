@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fusionlab.fusion.base import Fused, Fusion
-from fusionlab.fusion.shares import modality_shares
+from fusionlab.fusion.options import modality_shares
 
 
 class FixedWeighted(Fusion):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fusionlab.errors import InputError
 from fusionlab.fusion.base import Fused, Fusion
+from fusionlab.fusion.options import by_class
 from fusionlab.fusion.pointwise import as_maps, bottleneck
-from fusionlab.fusion.shares import by_class
 
 
 class Gated(Fusion):

@@ -43,17 +43,19 @@ class SegmentationMetrics(Metric):
     is_differentiable = False
     confusion: Tensor
     total: Tensor
+    averaged: Tensor
 
     def __init__(
         self, classes: Sequence[str], scores: Mapping[str, Sequence[str]] | None = None
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
-        self.scores = {
-            name: class_indices(over, self.classes, where=f"the score {name!r}")
-            for name, over in (scores or {}).items()
-        }
         k = len(self.classes)
+        self.scores = tuple(scores or {})
+        averaged = torch.zeros(len(self.scores), k, dtype=torch.bool)
+        for row, (name, over) in zip(averaged, (scores or {}).items(), strict=True):
+            row[class_indices(over, self.classes, where=f"the score {name!r}")] = True
+        self.register_buffer("averaged", averaged, persistent=False)
         self.add_state("confusion", torch.zeros(k, k, dtype=torch.int64), dist_reduce_fx="sum")
         self.total = torch.zeros(k, k, dtype=torch.int64)
 
@@ -64,7 +66,8 @@ class SegmentationMetrics(Metric):
             prediction: logits or probabilities, float ``(B, K, H, W)``, or class indices
                 ``(B, H, W)`` in [0, K).
             target: ``(B, H, W)`` class indices or `IGNORE_INDEX`.
-            counted: ``(B,)`` bool, False for samples that another process counts; all if None.
+            counted: ``(B,)`` or ``(B, H, W)`` bool, False for samples that another process counts
+                or pixels to leave out; all if None.
 
         Raises:
             InputError: if the shapes do not fit.
@@ -79,7 +82,7 @@ class SegmentationMetrics(Metric):
             )
         valid = target != IGNORE_INDEX
         if counted is not None:
-            valid = valid & counted.reshape(-1, *[1] * (target.ndim - 1))
+            valid = valid & counted.reshape(*counted.shape, *[1] * (target.ndim - counted.ndim))
         # Not bincount, which makes the host wait for the device to learn the largest index.
         cell = torch.where(valid, target.long() * k + prediction, 0)
         self.confusion.view(-1).scatter_add_(0, cell.flatten(), valid.flatten().long())
@@ -91,7 +94,8 @@ class SegmentationMetrics(Metric):
         iou = right / (true + predicted - right)
         f1 = 2 * right / (true + predicted)
         results = {"miou": iou.nanmean()}
-        results |= {f"miou_{name}": iou[over].nanmean() for name, over in self.scores.items()}
+        means = torch.where(self.averaged, iou, torch.nan).nanmean(dim=1)
+        results |= {f"miou_{name}": mean for name, mean in zip(self.scores, means, strict=True)}
         results |= {"f1": f1.nanmean(), "overall_accuracy": right.sum() / true.sum()}
         results |= {f"iou/{name}": value for name, value in zip(self.classes, iou, strict=True)}
         results |= {f"f1/{name}": value for name, value in zip(self.classes, f1, strict=True)}

@@ -13,14 +13,15 @@ class ModalityShares(Metric):
     """The mean share of each modality in the decisions, overall and per predicted class.
 
     A decision is a pixel or a sample and the class that it was given; where any number of classes
-    may be given, each of them is a decision.
+    may be given, each of them is a decision. Where there are no classes, every value is one.
 
     `compute` gives ``<modality>`` and ``<modality>/<class>`` as scalars in [0, 1]; NaN for a
     class that was never predicted.
 
     Args:
         modalities: names of the modalities.
-        classes: class names in index order.
+        classes: class names in index order; none of a model that predicts numbers, whose decisions
+            are all of one kind (``K`` is 1).
 
     Attributes:
         sums: int64 ``(M, K)``, summed shares by modality and predicted class, in millionths:
@@ -34,11 +35,11 @@ class ModalityShares(Metric):
     decisions: Tensor
     total: Tensor
 
-    def __init__(self, modalities: Sequence[str], classes: Sequence[str]) -> None:
+    def __init__(self, modalities: Sequence[str], classes: Sequence[str] = ()) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
         self.classes = tuple(classes)
-        m, k = len(self.modalities), len(self.classes)
+        m, k = len(self.modalities), max(1, len(self.classes))
         self.add_state("sums", torch.zeros(m, k, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("decisions", torch.zeros(k, dtype=torch.int64), dist_reduce_fx="sum")
         self.total = torch.full((m, k), torch.nan)
@@ -48,10 +49,12 @@ class ModalityShares(Metric):
 
         Args:
             weights: per modality, broadcastable to ``(B, K, H, W)`` or ``(B, K)``.
-            predicted: predicted class indices, ``(B, H, W)`` or ``(B,)``; or ``(B, K)`` bool, the
-                classes that were given to each sample.
+            predicted: predicted class indices (numbers, if there are no classes), ``(B, H, W)`` or
+                ``(B,)``; or ``(B, K)`` bool, the classes that were given to each sample.
             counted: which of them to count, bool of the same shape; ``(B,)`` for bool predictions.
         """
+        if not self.classes:
+            predicted = torch.zeros_like(predicted, dtype=torch.int64)
         if predicted.dtype == torch.bool:
             self._add_labels(weights, predicted & counted[:, None])
         else:
@@ -60,7 +63,7 @@ class ModalityShares(Metric):
     def _add_classes(
         self, weights: Mapping[str, Tensor], predicted: Tensor, counted: Tensor
     ) -> None:
-        shape = (predicted.shape[0], len(self.classes), *predicted.shape[1:])
+        shape = (predicted.shape[0], len(self.decisions), *predicted.shape[1:])
         index = torch.where(counted, predicted, 0).flatten()
         for row, name in zip(self.sums, self.modalities, strict=True):
             share = weights[name].expand(shape).gather(1, predicted[:, None]).squeeze(1)
@@ -78,7 +81,8 @@ class ModalityShares(Metric):
         overall = self.sums.sum(1) / 1e6 / self.decisions.sum()
         results = dict(zip(self.modalities, overall, strict=True))
         for name, row in zip(self.modalities, self.total, strict=True):
-            results |= {f"{name}/{c}": value for c, value in zip(self.classes, row, strict=True)}
+            of_classes = zip(self.classes, row[: len(self.classes)], strict=True)
+            results |= {f"{name}/{c}": value for c, value in of_classes}
         return results
 
 

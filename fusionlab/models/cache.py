@@ -25,14 +25,14 @@ from fusionlab.types import Batch, TimeSeries
 Question = Literal["logits", "features"]
 """What an expert is asked for: its decision, or its embedding."""
 
-STORED = {"logits": torch.float16, "features": torch.float32}
-"""Maps of logits are large and need few digits; embeddings are small and may exceed float16."""
-
 
 class AnswerCache:
     """Keeps logits and embeddings of frozen experts in a folder, one file per sample.
 
-    Logits are kept as float16 (``2 * K * H * W`` bytes), embeddings as float32 (``4 * D`` bytes).
+    Maps of logits are kept as float16 (``2 * K * H * W`` bytes): they are large and need few
+    digits. Logits of whole samples and embeddings are kept as float32 (``4 * K`` and ``4 * D``
+    bytes): they are small and come back as they were.
+
     Worth it where asking an expert is slower than reading that: on a CPU, for deep experts, or when
     many fusions are compared over the same experts. Samples should come without augmentation, or
     every view of them is stored.
@@ -73,12 +73,14 @@ class AnswerCache:
         ]
         if not all(known):
             new = [i for i, there in enumerate(known) if not there]
-            fresh = _answer(expert, _pick(values, new), question).to(STORED[question])
+            fresh = _answer(expert, _pick(values, new), question)
+            is_map = question == "logits" and fresh.ndim > 2
+            fresh = fresh.to("cpu", torch.float16 if is_map else torch.float32)
             for i, answer in zip(new, fresh, strict=True):
                 answers[i] = answer
                 _save(paths[i], answer)
-        stacked = torch.stack([answer.to(device) for answer in answers if answer is not None])
-        return stacked.float()
+        stacked = torch.stack([answer for answer in answers if answer is not None])
+        return stacked.to(device).float()
 
 
 @torch.no_grad()
@@ -97,7 +99,9 @@ def _identity(expert: Expert, question: Question, device: torch.device) -> bytes
             f"The answers of {type(expert).__name__} may still change, so they cannot be kept. "
             "Freeze the expert, or leave out `cache:`."
         )
-    statistics = expert.inputs.named_buffers()
+    statistics = dict(expert.inputs.named_buffers())
+    # One tensor, which is brought from the device at once.
+    values = torch.cat([statistic.flatten() for statistic in statistics.values()]).tolist()
     autocast = torch.is_autocast_enabled(device.type)
     parts = [
         question,
@@ -106,7 +110,8 @@ def _identity(expert: Expert, question: Question, device: torch.device) -> bytes
         expert.classes,
         expert.schema.to_dict(),
         # What the data publish, or what a checkpoint brought along: the schema does not say which.
-        {name: statistic.flatten().tolist() for name, statistic in statistics},
+        [(name, tuple(statistic.shape)) for name, statistic in statistics.items()],
+        values,
         str(torch.get_autocast_dtype(device.type)) if autocast else "",
     ]
     return blake2b(json.dumps(parts, sort_keys=True).encode()).digest()
@@ -126,14 +131,16 @@ def _description(expert: Expert) -> dict[str, Any]:
 
 def _keys(identity: bytes, values: Tensor | TimeSeries) -> list[str]:
     """One key per sample; padded dates do not count."""
+    samples: list[tuple[Tensor, ...]]
+    # Brought from the device as a whole: every copy of its own would wait for it.
+    if isinstance(values, TimeSeries):
+        series = zip(*(part.cpu() for part in values), strict=True)
+        samples = [(images[valid], dates[valid]) for images, dates, valid in series]
+    else:
+        samples = [(image,) for image in values.cpu()]
     keys = []
-    for i in range(len(values.dates if isinstance(values, TimeSeries) else values)):
+    for parts in samples:
         digest = blake2b(identity, digest_size=16)
-        if isinstance(values, TimeSeries):
-            valid = values.valid[i].cpu()
-            parts = [values.values[i].cpu()[valid], values.dates[i].cpu()[valid]]
-        else:
-            parts = [values[i].cpu()]
         for part in parts:
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
             digest.update(np.ascontiguousarray(part.numpy()).tobytes())
@@ -151,5 +158,5 @@ def _save(path: Path, answer: Tensor) -> None:
     """Writes under a temporary name first, so that other processes never read half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        np.save(file, answer.cpu().numpy())
+        np.save(file, answer.numpy())
     Path(file.name).replace(path)

@@ -11,7 +11,7 @@ from fusionlab.experts.base import Expert, ExpertFactory
 from fusionlab.fusion.features import Concat, FeatureOperator, FeatureOperatorFactory
 from fusionlab.heads import Head, HeadFactory, LinearHead
 from fusionlab.models.composition import Composition
-from fusionlab.models.shares import leave_one_out_shares, weight_shares
+from fusionlab.models.contributions import leave_one_out_shares, weight_shares
 from fusionlab.types import Batch, Output, Schema
 
 
@@ -58,6 +58,11 @@ class FeatureFusion(Composition):
         widths = {name: _embedding_dim(name, expert) for name, expert in built.items()}
         self.fusion: FeatureOperator = fusion(widths)
         self.head: Head = head(self.fusion.channels_out, schema.classes)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the fused embedding."""
+        return self.fusion.channels_out
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Embedding of every expert, ``(B, D)`` float32; zeros where its modality is missing."""

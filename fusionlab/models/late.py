@@ -11,7 +11,7 @@ from fusionlab.experts.base import ExpertFactory
 from fusionlab.fusion import Average, Fused, Fusion, FusionFactory
 from fusionlab.models.align import AlignmentFactory, CentreCrop
 from fusionlab.models.composition import Composition
-from fusionlab.models.shares import leave_one_out_shares, weight_shares
+from fusionlab.models.contributions import leave_one_out_shares, weight_shares
 from fusionlab.types import Batch, Grid, Output, Schema
 
 
@@ -56,6 +56,15 @@ class LateFusion(Composition):
         super().__init__(schema, built, reference=reference, cache=cache)
         self.fusion: Fusion = fusion(list(built), schema.classes)
         self.alignment = alignment()
+
+    @property
+    def embedding_dim(self) -> int:
+        """Experts are asked for their decisions only.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("LateFusion fuses decisions and gives no embedding.")
 
     def decide(self, batch: Batch) -> dict[str, Tensor]:
         """Logits of every expert at its own resolution."""

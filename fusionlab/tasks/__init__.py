@@ -4,5 +4,13 @@ from fusionlab.tasks.base import ModelFactory, Task
 from fusionlab.tasks.classification import ClassificationTask
 from fusionlab.tasks.schedules import WarmupCosine
 from fusionlab.tasks.segmentation import SegmentationTask
+from fusionlab.tasks.supervised import SupervisedTask
 
-__all__ = ["ClassificationTask", "ModelFactory", "SegmentationTask", "Task", "WarmupCosine"]
+__all__ = [
+    "ClassificationTask",
+    "ModelFactory",
+    "SegmentationTask",
+    "SupervisedTask",
+    "Task",
+    "WarmupCosine",
+]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
@@ -11,8 +10,6 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
-from torch import Tensor
-from torch.nn import Parameter
 
 from fusionlab.checkpoints import (
     STRIPPED,
@@ -21,8 +18,13 @@ from fusionlab.checkpoints import (
     fingerprint,
     strip_weights,
 )
-from fusionlab.component import Backbone, Component, Model
+from fusionlab.component import Component, Model
 from fusionlab.errors import InputError
+from fusionlab.tasks.parameter_groups import (
+    ParameterGroup,
+    check_same_groups,
+    parameter_groups,
+)
 from fusionlab.tasks.schedules import WarmupCosine
 from fusionlab.types import Batch, Output, Schema
 
@@ -122,17 +124,26 @@ class Task(LightningModule):
         """Pictures of what a fit came to, by name."""
         return {}
 
-    def target(self, batch: Batch) -> Tensor:
-        """What the model should answer; kinds of task that change it say how."""
-        return batch["target"]
+    def require_embeddings(self) -> None:
+        """Refuses to give embeddings where the model has none, before they are asked for.
+
+        Raises:
+            InputError: if the model says so.
+        """
+        try:
+            getattr(self.model, "embedding_dim", None)
+        except InputError as error:
+            raise InputError(
+                f"Embeddings were asked for, but {error} Leave them out, or predict with a "
+                "FeatureFusion or an expert that gives features."
+            ) from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over trainable parameters in their groups, and the schedule."""
         groups = self._groups()
-        scales = [group.pop("layer_scale", 1.0) for group in groups]
-        optimizer = self.optimizer(groups)
-        for group, scale in zip(optimizer.param_groups, scales, strict=True):
-            group["lr"] = group["lr"] * scale
+        optimizer = self.optimizer([{"params": g.parameters, **g.options} for g in groups])
+        for group, planned in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] = group["lr"] * planned.scale
         self._options = [
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
@@ -153,6 +164,20 @@ class Task(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": interval},
         }
+
+    def setup(self, stage: str) -> None:
+        """Refuses a precision that would cost accuracy unseen.
+
+        Raises:
+            InputError: for half precision throughout, or double precision.
+        """
+        precision = str(self.trainer.precision)
+        if precision.endswith("-true") and precision != "32-true":
+            raise InputError(
+                f"--trainer.precision {precision} would convert all there is: raw values, the "
+                "statistics that normalise them, and metrics. Say bf16-mixed (or 16-mixed), which "
+                "computes in half precision where that is safe, or 32-true."
+            )
 
     def on_fit_start(self) -> None:
         """Refuses to train where weights were to be left out of checkpoints, and cannot be.
@@ -180,71 +205,15 @@ class Task(LightningModule):
         if isinstance(scheduler, WarmupCosine):
             scheduler.set_total_steps(scheduler.total_steps)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        scales = self._layer_scales()
-        groups: dict[tuple[str, float], list[Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                pattern = next((p for p in self.parameter_groups if fnmatch(name, p)), "")
-                groups.setdefault((pattern, scales.get(name, 1.0)), []).append(parameter)
-        unused = self.parameter_groups.keys() - {pattern for pattern, _ in groups}
-        if unused:
-            names = [n for n, p in self.named_parameters() if p.requires_grad]
-            shadowed = [n for n, p in self.named_parameters() if fnmatch(n, min(unused))]
-            shadowed = [n for n in shadowed if n in self._trainable()]
-            if shadowed:
-                first = next(p for p in self.parameter_groups if fnmatch(shadowed[0], p))
-                raise InputError(
-                    f"parameter_groups: {min(unused)!r} is never reached, because {first!r} comes "
-                    "first and takes its parameters. Put the narrower pattern first."
-                )
-            raise InputError(
-                f"parameter_groups: {min(unused)!r} matches no trainable parameter. Their names "
-                f"begin {names[:5]}."
-            )
-        if not groups:
-            raise InputError(
-                f"{type(self.model).__name__} has nothing to train: every part is frozen or has no "
-                "parameters. It can be tested as it is."
-            )
-        order = [*self.parameter_groups, ""]
-        return [
-            {
-                "params": parameters,
-                **self.parameter_groups.get(pattern, {}),
-                **({"layer_scale": scale} if self.layer_decay is not None else {}),
-            }
-            for (pattern, scale), parameters in sorted(
-                groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
-            )
-        ]
-
-    def _trainable(self) -> set[str]:
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-
-    def _layer_scales(self) -> dict[str, float]:
-        """Per parameter of a backbone, the factor of its layer on the learning rate."""
-        if self.layer_decay is None:
-            return {}
-        scales: dict[str, float] = {}
-        for prefix, module in self.named_modules():
-            if isinstance(module, Backbone):
-                layers = module.parameter_layers()
-                last = max(layers.values(), default=0)
-                for name, layer in layers.items():
-                    scales[f"{prefix}.{name}"] = self.layer_decay ** (last + 1 - layer)
-        if not scales:
-            raise InputError(
-                f"layer_decay is {self.layer_decay}, but {type(self.model).__name__} has no "
-                "backbone that tells its layers. Leave layer_decay out, or use TimmExpert."
-            )
-        return scales
+    def _groups(self) -> list[ParameterGroup]:
+        return parameter_groups(self, self.parameter_groups, layer_decay=self.layer_decay)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Says in one message what does not fit, before Lightning tries.
 
         Raises:
-            InputError: if the weights are not those of this model.
+            InputError: if the weights are not those of this model, or, where a fit goes on, if its
+                optimiser had other groups of parameters.
         """
         where = "the checkpoint to restore"
         state_dict = fill_stripped(
@@ -252,6 +221,9 @@ class Task(LightningModule):
         )
         check_weights(self, state_dict, where=where)
         checkpoint["state_dict"] = state_dict
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            settings = {name: getattr(self, name) for name in ("layer_decay", "parameter_groups")}
+            check_same_groups(checkpoint, self._groups(), settings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe its model in full, so that it can be restored alone."""

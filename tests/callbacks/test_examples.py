@@ -85,6 +85,12 @@ def test_labels_are_sorted_into_correct_missed_and_false(tmp_path):
     assert titles(figure) == ["s1", "s2"] * 3
 
 
+def test_soft_and_weighted_labels_count_from_a_half_on(tmp_path):
+    targets = [torch.tensor(t) for t in ([0.9, 0.5, 0.4], [0.0, 2.0, 0.0])]
+    drawn = evaluate(tmp_path, patch_schema("multilabel"), targets)
+    assert [one.true for one in drawn] == [{0, 1}, {1}]
+
+
 def test_one_class_each_and_an_unknown_truth(tmp_path):
     targets = [torch.tensor(i) for i in (0, 2, 255, 1, 0)]
     drawn = evaluate(tmp_path, patch_schema("multiclass"), targets, number=3)

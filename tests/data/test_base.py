@@ -2,10 +2,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from raster_scenes import trainer
+from small_models import PixelExpert
 from torch.utils.data import Dataset
 
 from fusionlab.data.base import DataModule
+from fusionlab.data.transforms import RandomD4
 from fusionlab.errors import InputError
+from fusionlab.tasks import SegmentationTask
 from fusionlab.types import Modality, Schema, TimeSeries
 
 
@@ -21,6 +25,8 @@ class Numbers(Dataset):
 
 
 class NumbersData(DataModule):
+    schema = Schema({})
+
     def __init__(self, length: int, **options) -> None:
         super().__init__(**options)
         self.length = length
@@ -64,11 +70,16 @@ class Pair(Dataset):
         return {
             "inputs": {"image": torch.ones(1, 2, 2), "series": series},
             "available": {"image": torch.tensor(True), "series": torch.tensor(True)},
+            "target": torch.tensor([[0, 1], [1, 0]]),
         }
 
 
 class PairData(DataModule):
-    schema = Schema({"image": Modality(("x",), 1.0), "series": Modality(("x",), 1.0)}, ("a",))
+    schema = Schema(
+        {"image": Modality(("x",), 1.0), "series": Modality(("x",), 1.0, temporal=True)},
+        ("a", "b"),
+        gsd=1.0,
+    )
 
     def dataset(self, split) -> Pair:
         return Pair()
@@ -90,3 +101,41 @@ def test_a_modality_can_be_taken_away_from_every_sample():
 def test_taking_away_what_is_not_there_or_everything_is_refused(missing):
     with pytest.raises(InputError, match=r"data.missing.*some, but not all"):
         PairData(missing=missing).setup("test")
+
+
+@pytest.mark.parametrize("run", ["fit", "validate", "test"])
+def test_taking_away_all_that_the_model_looks_at_is_refused(run):
+    expert = SegmentationTask(PairData.schema, lambda schema: PixelExpert(schema, modality="image"))
+    with pytest.raises(InputError, match=r"missing: \['image'\] takes away all.*use a model that "):
+        getattr(trainer(max_epochs=1), run)(expert, datamodule=PairData(missing=["image"]))
+    getattr(trainer(max_epochs=1), run)(expert, datamodule=PairData(missing=["series"]))
+
+
+def test_dropout_leaves_one_of_the_modalities_that_are_not_missing():
+    data = PairData(missing=["series"], modality_dropout={"image": 1.0, "series": 1.0})
+    sample = Pair()[0]
+    for transform in data.transforms("train"):
+        sample = transform(sample)
+    assert sample["available"]["image"]
+    assert not sample["available"]["series"]
+
+
+def test_training_samples_alone_are_transformed():
+    def mine(sample):
+        return sample
+
+    kinds = [[type(t) for t in PairData(augment=a).transforms("train")] for a in (True, False)]
+    assert kinds == [[RandomD4], []]
+    data = PairData(augment=mine, modality_dropout={"image": 0.5})
+    assert data.transforms("train") == [mine, data.modality_dropout]
+    assert [data.transforms(split) for split in ("val", "test", "predict")] == [[], [], []]
+    with pytest.raises(InputError, match=r"modality_dropout: there is no modality 'images'. Did"):
+        PairData(modality_dropout={"images": 0.5}).setup("fit")
+
+
+def test_a_part_of_each_split_is_kept():
+    data = PairData(fraction=0.5, max_samples={"train": 3, "test": 4})
+    assert [len(data.kept(10, part)) for part in ("train", "val", "test")] == [3, 10, 4]
+    assert set(data.kept(10, "train")) <= set(PairData(fraction=0.5).kept(10, "train"))
+    seeds = {tuple(PairData(max_samples=3, subset_seed=i).kept(10, "val")) for i in range(9)}
+    assert len(seeds) > 1

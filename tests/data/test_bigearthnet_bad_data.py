@@ -90,8 +90,8 @@ class TestOptions:
             ({"predict_split": "validation"}, "predict_split.*Did you mean val"),
             ({"fraction": 0}, r"fraction must lie in \(0, 1\], got 0"),
             ({"fraction": {"validation": 0.1}}, "fraction: there is no split 'validation'"),
-            ({"max_patches": 0}, "max_patches must be at least 1, got 0"),
-            ({"max_patches": {"dev": 2}}, "max_patches: there is no split 'dev'"),
+            ({"max_samples": 0}, "max_samples must be at least 1, got 0"),
+            ({"max_samples": {"dev": 2}}, "max_samples: there is no split 'dev'"),
             ({"version": "v1", "countries": ["Austria"]}, "countries is for version v2"),
             ({"version": "v1", "target": "reference_map"}, "reference_map is for version v2"),
             ({"version": "v1", "lmdb": "x"}, "lmdb is for version v2"),
@@ -210,8 +210,12 @@ class TestFolders:
     def test_cut_off_file(self, root, size):
         path = s2_folder(root, ROWS[1]) / f"{ROWS[1].s2}_B02.tif"
         path.write_bytes(path.read_bytes()[:size])
-        with pytest.raises(InputError, match=r"Cannot read the image .*_B02\.tif"):
-            bigearthnet(root).dataset("train")[0]
+        refuse(root, r"_B02\.tif (cannot be read|is incomplete).*download it again\.$")
+
+    def test_cut_off_reference_map(self, root):
+        path = root / "Reference_Maps" / AUSTRIA / ROWS[1].s2 / f"{ROWS[1].s2}_reference_map.tif"
+        path.write_bytes(path.read_bytes()[:-200])
+        refuse(root, r"reference_map\.tif cannot be read", target="reference_map")
 
     def test_missing_reference_map(self, root):
         shutil.rmtree(root / "Reference_Maps" / AUSTRIA / ROWS[1].s2)

@@ -103,6 +103,30 @@ class TestGeoTiff:
             with pytest.raises(InputError, match=r"a\.tif: expected one band, found 2"):
                 read(path)
 
+    @pytest.mark.parametrize("kept", [0.3, 0.9])
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({}, r"a\.tif is incomplete: its header announces {whole} bytes, and it has {cut}\. "),
+            (
+                {"compress": "deflate"},
+                r"a\.tif cannot be read \(.*[^.]\)\. Expected a GeoTIFF of one band; it is .*",
+            ),
+        ],
+        ids=["plain", "through_gdal"],
+    )
+    def test_files_that_are_cut_off(self, tmp_path, options, message, kept):
+        path = tmp_path / "a.tif"
+        values = np.random.default_rng(0).integers(0, 9000, (120, 120), dtype=np.uint16)
+        write_tif(path, values, **options)
+        whole = path.stat().st_size
+        cut = round(kept * whole)
+        path.write_bytes(path.read_bytes()[:cut])
+        expected = message.format(whole=whole, cut=cut) + r".*[Cc]opy or download it again\.$"
+        for read in (read_band, read_header):
+            with pytest.raises(InputError, match=expected):
+                read(path)
+
     @given(content=st.binary(max_size=300), plain=st.booleans())
     def test_no_content_makes_it_fail(self, content, plain):
         head = b"II*\0\x08\0\0\0" if plain else b""

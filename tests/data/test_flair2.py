@@ -91,7 +91,7 @@ class TestSchema:
             "val_domains": ["D004"],
             "augment": {"class_path": "RandomD4", "init_args": {"quarter_turns": False}},
             "modality_dropout": {"aerial": 0.1},
-            "max_patches": {"train": 3},
+            "max_samples": {"train": 3},
         }
         config = parser.parse_object(
             {"data": {"class_path": "Flair2DataModule", "init_args": options}}
@@ -141,14 +141,14 @@ class TestSplits:
             dataset = flair2(flair2_root, modalities=["aerial"], **options).dataset("train")
             return [patch.id for patch in dataset.patches]
 
-        assert len(ids(max_patches=2)) == 2
-        assert ids(max_patches=2) == ids(max_patches={"train": 2})
-        assert len({tuple(ids(max_patches=2, subset_seed=seed)) for seed in range(9)}) > 1
-        assert len(ids(max_patches={"val": 1})) == 4
-        assert len(ids(max_patches=99)) == 4
+        assert len(ids(max_samples=2)) == 2
+        assert ids(max_samples=2) == ids(max_samples={"train": 2})
+        assert len({tuple(ids(max_samples=2, subset_seed=seed)) for seed in range(9)}) > 1
+        assert len(ids(max_samples={"val": 1})) == 4
+        assert len(ids(max_samples=99)) == 4
         for wrong in (0, {"training": 2}):
-            with pytest.raises(InputError, match="max_patches"):
-                ids(max_patches=wrong)
+            with pytest.raises(InputError, match="max_samples"):
+                ids(max_samples=wrong)
 
 
 class TestLayouts:

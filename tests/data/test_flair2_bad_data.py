@@ -16,6 +16,7 @@ from flair2_files import (
     write_tif,
 )
 
+from fusionlab.cli import run
 from fusionlab.errors import InputError
 
 
@@ -141,3 +142,16 @@ class TestBadData:
         path = root / "flair-2_centroids_sp_to_patch.json"
         centroids = json.loads(path.read_text()) | changes
         path.write_text(json.dumps({k: v for k, v in centroids.items() if v is not None}))
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_model_whose_only_modality_is_missing_leaves_no_file(command, flair2_root, tmp_path):
+    flags = [
+        "--model", "SegmentationTask", "--model.model", "small_models.PixelExpert",
+        "--model.model.modality", "aerial", "--data", "Flair2DataModule",
+        "--data.root", str(flair2_root), "--trainer.accelerator", "cpu",
+        "--trainer.enable_progress_bar", "false", "--output", str(tmp_path / "out"),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"takes away all that the model looks at, \['aerial'\]"):
+        run([command, *flags, "--data.missing", "[aerial]"])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

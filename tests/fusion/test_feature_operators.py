@@ -1,52 +1,25 @@
-"""What holds for every operator over features, whatever the inputs; and the reference's numbers."""
+"""What holds for every operator over features, whatever the inputs."""
 
 from itertools import permutations
 
 import pytest
 import torch
+from feature_operators import (
+    BATCH,
+    CONVEX,
+    KINDS,
+    LAYOUTS,
+    NAMES,
+    WIDTHS,
+    channels,
+    operator,
+    random_features,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionlab.component import build
-from fusionlab.errors import InputError
-from fusionlab.fusion.features import (
-    Attention,
-    Concat,
-    FeatureOperatorFactory,
-    Projection,
-    Weighted,
-)
-
-WIDTHS = {"s2": 8, "s1": 4, "aerial": 8, "dem": 6}
-NAMES = tuple(WIDTHS)
-BATCH = 4
-
-
-def channels(m):
-    return {name: WIDTHS[name] for name in NAMES[:m]}
-
-
-def operator(kind, widths, seed=0):
-    torch.manual_seed(seed)
-    options = {
-        "weighted": (Weighted, {}),
-        "weighted_fixed": (Weighted, {"weights": {n: 1.0 + i for i, n in enumerate(widths)}}),
-        "projection": (Projection, {"width": 10}),
-        "attention": (Attention, {"heads": 2}),
-        "concat": (Concat, {}),
-        "concat_learned": (Concat, {"missing": "learned"}),
-    }
-    cls, arguments = options[kind]
-    built = cls(widths, **arguments)
-    with torch.no_grad():
-        for parameter in built.parameters():  # away from where it begins, e.g. at equal weights
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return built
-
-
-KINDS = ("weighted", "weighted_fixed", "projection", "attention", "concat", "concat_learned")
-CONVEX = ("weighted", "weighted_fixed", "attention")
-LAYOUTS = {"vectors": (), "maps": (3, 2)}
+from fusionlab.fusion.features import FeatureOperatorFactory, Weighted
 
 number = st.integers(2, 4)
 layout = st.sampled_from(sorted(LAYOUTS))
@@ -54,12 +27,21 @@ seed = st.integers(0, 10_000)
 flags = st.lists(st.booleans(), min_size=BATCH, max_size=BATCH)
 
 
-def random_features(widths, layout="vectors", seed=0, batch=BATCH):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(batch, width, *LAYOUTS[layout], generator=generator)
-        for name, width in widths.items()
-    }
+def state_for(fusion, names):
+    """The weights of an operator for some of its experts, in another order."""
+    positions = [list(fusion.channels).index(name) for name in names]
+    gone = [name for name in fusion.channels if name not in names]
+    state = fusion.state_dict()
+    state = {k: v for k, v in state.items() if not any(f".{name}" in k for name in gone)}
+    if "weight" in state:
+        state["weight"] = state["weight"][positions]
+    if "gate.weight" in state:
+        rows = state["gate.weight"].unflatten(0, (-1, fusion.channels_out))
+        rows = torch.cat([rows, torch.zeros_like(rows[:1])])[positions]  # the last score is 0
+        columns = rows.split(list(fusion.channels.values()), dim=2)
+        rows = torch.cat([columns[i] for i in positions], dim=2)
+        state["gate.weight"] = (rows[:-1] - rows[-1:]).flatten(0, 1)
+    return state
 
 
 def like(there, values):
@@ -97,10 +79,7 @@ def test_a_missing_expert_equals_the_model_without_it(kind, layout, missing):
     smaller = operator(kind, rest)
     if kind == "weighted_fixed":
         smaller = Weighted(rest, weights={name: 1.0 + NAMES.index(name) for name in rest})
-    state = {k: v for k, v in fusion.state_dict().items() if f".{missing}" not in k}
-    if "weight" in state:
-        state["weight"] = state["weight"][[NAMES.index(name) for name in rest]]
-    smaller.load_state_dict(state)
+    smaller.load_state_dict(state_for(fusion, list(rest)))
     expected = smaller({name: features[name] for name in rest}).features
     if kind == "projection":
         expected = expected * 4 / 3
@@ -168,7 +147,8 @@ def test_one_expert_alone_has_all_the_weight(kind):
     fused = fusion(features, available)
     assert (fused.weights["s1"] == 1).all()
     if kind != "attention":
-        torch.testing.assert_close(fused.features, fusion.projections["s1"](features["s1"]))
+        alone = fusion.projections["s1"](features["s1"])
+        torch.testing.assert_close(fused.features, alone.tanh() if kind == "gated" else alone)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,10 +164,7 @@ def test_the_order_of_experts_does_not_matter(kind):
         if kind == "weighted_fixed":
             weights = {name: 1.0 + i for i, name in enumerate(widths)}
             other = Weighted({name: widths[name] for name in order}, weights=weights)
-        state = fusion.state_dict()
-        if "weight" in state:
-            state["weight"] = state["weight"][[list(widths).index(name) for name in order]]
-        other.load_state_dict(state)
+        other.load_state_dict(state_for(fusion, order))
         fused = other(dict(reversed(features.items())), available)
         if parts is None:
             torch.testing.assert_close(fused.features, expected.features)
@@ -265,125 +242,3 @@ def test_describe_and_build(kind):
     again.load_state_dict(fusion.state_dict())
     features = random_features(channels(3))
     assert torch.equal(again(features).features, fusion(features).features)
-
-
-@pytest.mark.parametrize("name", ["Concat", "Weighted", "Projection", "Attention"])
-def test_short_names(name):
-    """Those of operators over decisions, as a configuration tells them apart by what is asked."""
-    made = build({"class_path": name}, FeatureOperatorFactory, channels(2), where="a test")
-    assert type(made).__module__.startswith("fusionlab.fusion.features.")
-
-
-def test_equal_features_come_out_as_they_are():
-    widths = {"s1": 8, "s2": 8}
-    x = torch.randn(BATCH, 8)
-    assert not list(Weighted(widths, weights=[1, 3]).parameters())
-    torch.testing.assert_close(Weighted(widths)({"s1": x, "s2": x}).features, x)
-
-
-def test_weighted_begins_equal_and_can_be_fixed():
-    features = {"s1": torch.ones(1, 8), "s2": torch.zeros(1, 8)}
-    widths = {"s1": 8, "s2": 8}
-    torch.testing.assert_close(Weighted(widths)(features).features, torch.full((1, 8), 0.5))
-    for weights in ([3, 1], {"s2": 1, "s1": 3}):
-        fused = Weighted(widths, weights=weights)(features)
-        torch.testing.assert_close(fused.features, torch.full((1, 8), 0.75))
-    alone = {"s1": torch.tensor([False]), "s2": torch.tensor([True])}
-    fused = Weighted(widths, weights={"s1": 1, "s2": 0})(features, alone)
-    assert (fused.weights["s2"] == 1).all()
-
-
-def test_only_attention_weighs_samples_apart():
-    widths = channels(3)
-    features = random_features(widths, seed=4)
-    for kind, differ in (("weighted", False), ("attention", True)):
-        weight = operator(kind, widths)(features).weights["s2"]
-        assert bool(weight.std() > 1e-3) is differ
-
-
-def test_learned_stand_ins_begin_at_zero():
-    features = random_features(channels(2))
-    available = {"s2": torch.tensor([True, False, True, False]), "s1": torch.ones(4).bool()}
-    learned = Concat(channels(2), missing="learned")
-    assert [tuple(p.shape) for p in learned.parameters()] == [(8,), (4,)]
-    expected = Concat(channels(2))(features, available).features
-    assert torch.equal(learned(features, available).features, expected)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Concat({"s1": 4}), "two or more experts"),
-        (lambda: Concat(channels(2), missing="mean"), r"zeros.*learned.*got mean"),
-        (lambda: Weighted(channels(2), weights={"s1": 1.0}), "s2"),
-        (lambda: Weighted(channels(2), weights={"s1": -1.0, "s2": 1.0}), "non-negative"),
-        (lambda: Weighted(channels(2), weights=[0.0, 0.0]), "must be positive"),
-        (lambda: Projection(channels(2), width=0), "Projection width must be 1 or more"),
-        (lambda: Attention(channels(2), heads=3), r"width \(8\) must be divisible by heads \(3\)"),
-        (lambda: Attention(channels(2), heads=0), "divisible"),
-        (lambda: Attention(channels(2), width=-4), "Attention width"),
-    ],
-)
-def test_mistakes_in_options(make, message):
-    with pytest.raises(InputError, match=message):
-        make()
-
-
-def test_mistakes_in_features():
-    fusion = Concat(channels(2))
-    features = random_features(channels(2))
-    with pytest.raises(InputError, match=r"available = False"):
-        fusion({"s2": features["s2"]})
-    with pytest.raises(InputError, match=r"widths.*got.*'s1': 5"):
-        fusion({**features, "s1": torch.zeros(4, 5)})
-    with pytest.raises(InputError, match="one grid"):
-        fusion({"s2": torch.zeros(4, 8, 2, 2), "s1": torch.zeros(4, 4, 3, 3)})
-    with pytest.raises(InputError, match="one grid"):
-        fusion({"s2": torch.zeros(4, 8, 2, 2), "s1": torch.zeros(4, 4)})
-
-
-# The reference numbers its experts; its weights hold one projection for each that needs one.
-REFERENCE = {
-    "concat": (Concat, {}),
-    "weighted": (
-        Weighted,
-        {
-            "weights": "weight",
-            "projections.0.weight": "projections.first.weight",
-            "projections.0.bias": "projections.first.bias",
-        },
-    ),
-    "linear_projection": (
-        Projection,
-        {
-            "projections.0.weight": "projections.first.weight",
-            "projections.0.bias": "projections.first.bias",
-            "projections.1.weight": "projections.second.weight",
-            "projections.1.bias": "projections.second.bias",
-        },
-    ),
-}
-REFERENCE["linear_projection_16"] = REFERENCE["linear_projection"]
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("case", REFERENCE)
-def test_reference_outputs(shared, case, record_property):
-    golden = torch.load(shared / "golden" / "embedding_fusion.pt", weights_only=True)[case]
-    cls, names = REFERENCE[case]
-    features = dict(zip(("first", "second"), golden["inputs"], strict=True))
-    options = {"width": golden["config"]["output_dim"]} if "output_dim" in golden["config"] else {}
-    fusion = cls({name: x.shape[1] for name, x in features.items()}, **options)
-    assert sum(p.numel() for p in fusion.parameters()) == golden["params"]
-    fusion.load_state_dict({names[key]: value for key, value in golden["state_dict"].items()})
-    fused = fusion(features).features
-    assert fusion.channels_out == golden["outputs"].shape[1]
-    record_property("largest_error", error := (fused - golden["outputs"]).abs().max().item())
-    print(f"{case}: largest error {error:.2e}")
-    torch.testing.assert_close(fused, golden["outputs"], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.shared
-def test_every_reference_case_is_covered(shared):
-    golden = torch.load(shared / "golden" / "embedding_fusion.pt", weights_only=True)
-    assert set(golden) == {*REFERENCE, "linear_head", "mlp_head"}

@@ -1,6 +1,7 @@
 from functools import partial
 from hashlib import blake2b
 
+import numpy as np
 import pytest
 import torch
 from embedding_experts import PooledExpert, save_expert
@@ -168,6 +169,28 @@ def test_features_are_stored_exactly_in_training_too(checkpoint, tmp_path, monke
     assert asked == {"s2": [], "aerial": [3]}
 
 
+@pytest.mark.parametrize(
+    ("question", "dtype", "shape"), [("logits", "float32", (3,)), ("features", "float32", (6,))]
+)
+def test_vectors_come_back_as_they_were(checkpoint, tmp_path, question, dtype, shape):
+    expert = FrozenExpert(VECTORS, checkpoint=checkpoint)
+    expected = getattr(expert, question)(batch()["inputs"]["s2"])
+    for _ in range(2):  # asked, and from the store
+        answer = AnswerCache(tmp_path).ask(expert, batch(), question)
+        assert torch.equal(answer, expected)
+    for path in tmp_path.rglob("*.npy"):
+        assert (np.load(path).dtype, np.load(path).shape) == (dtype, shape)
+
+
+def test_maps_of_logits_are_kept_in_half_the_space(model, tmp_path):
+    first, again = model(batch()).logits, model(batch()).logits
+    assert first.dtype == torch.float32
+    assert torch.equal(first, again)
+    stored = [np.load(path) for path in (tmp_path / "cache").rglob("*.npy")]
+    assert len(stored) == 6
+    assert {(array.dtype.name, array.ndim) for array in stored} == {("float16", 3)}
+
+
 def test_logits_and_features_do_not_meet(checkpoint, tmp_path):
     expert = FrozenExpert(VECTORS, checkpoint=checkpoint)
     cache = AnswerCache(tmp_path / "cache")
@@ -175,7 +198,7 @@ def test_logits_and_features_do_not_meet(checkpoint, tmp_path):
     logits = cache.ask(expert, data, "logits")
     features = cache.ask(expert, data, "features")
     series = data["inputs"]["s2"]
-    torch.testing.assert_close(logits, expert.logits(series), atol=2e-3, rtol=2e-3)
+    assert torch.equal(logits, expert.logits(series))
     assert torch.equal(features, expert.features(series))
 
 

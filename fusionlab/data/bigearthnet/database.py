@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fusionlab.data.bigearthnet.names import Sensor, parse
 from fusionlab.data.bigearthnet.sources import DTYPES, REFERENCE_MAP, SHAPES, Kind, Source, expect
+from fusionlab.data.damage import reason
 from fusionlab.errors import InputError
 
 _MAP_TENSOR = "Data"
@@ -92,7 +93,7 @@ class Environment:
             self._transaction = self._environment.begin(buffers=True)
         except lmdb.Error as error:
             self.close()
-            raise InputError(f"Cannot open the LMDB {self.path}: {error}.") from error
+            raise InputError(f"Cannot open the LMDB {self.path}: {reason(error)}.") from error
         self._process = os.getpid()
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fusionlab.data.base import DataModule, Split, Transform
+from fusionlab.data.base import DataModule, Split
 from fusionlab.data.bigearthnet import checks, constants, index, options, pairing
 from fusionlab.data.bigearthnet.database import RicoDatabase
 from fusionlab.data.bigearthnet.dataset import BigEarthNetDataset
 from fusionlab.data.bigearthnet.index import Patches
 from fusionlab.data.bigearthnet.names import Sensor
-from fusionlab.data.bigearthnet.options import Part, require_known
 from fusionlab.data.bigearthnet.sources import (
     FOLDERS,
     REFERENCE_MAP,
@@ -25,11 +24,9 @@ from fusionlab.data.bigearthnet.sources import (
     Source,
 )
 from fusionlab.data.bigearthnet.targets import FileLabels, ReferenceMap, TableLabels, Target
-from fusionlab.data.transforms import SampleTransform
+from fusionlab.data.choices import Part, PathLike, path_or_none, require_known, with_statistics
 from fusionlab.errors import InputError
 from fusionlab.types import Schema
-
-PathLike = str | Path
 
 
 class BigEarthNetDataModule(DataModule):
@@ -67,21 +64,16 @@ class BigEarthNetDataModule(DataModule):
         countries: only patches of these; all by default. v1 does not name countries.
         seasons: only patches that Sentinel-2 saw in `winter` (December to February), `spring`,
             `summer` or `autumn`; all by default.
-        fraction: share of the training split to keep, drawn at random; or one per split.
-        max_patches: at most so many patches per split, drawn at random; a number or one per split.
-        subset_seed: seed of these draws; a smaller subset is part of a larger one.
         include_snow_cloud: add the patches with seasonal snow, clouds or shadows.
         allow_missing: mark a modality as missing in patches whose Sentinel-1 or Sentinel-2 is not
             on disk instead of refusing them; patches of which nothing is there are left out.
-        augment: whether to flip and turn training samples (`RandomD4`), or a transform.
-        modality_dropout: per modality, the probability that a training sample goes without it.
         predict_split: which patches to predict; `folder` takes all that lie in the folders, without
             metadata, and pairs them by place and nearest time.
         mean: per modality, means of its bands in the unit of the data, instead of the published
             ones.
         std: likewise, standard deviations.
-        **loader: `batch_size`, `num_workers`, `pin_memory`, `drop_last` and `missing` of
-            `DataModule`.
+        **loader: options of `DataModule`: how batches are made, `augment`, `modality_dropout`,
+            `missing`, and `fraction`, `max_samples` and `subset_seed` for a part of the patches.
 
     Raises:
         InputError: for options that make no sense; unusable data are refused in `setup`.
@@ -104,34 +96,26 @@ class BigEarthNetDataModule(DataModule):
         target: Literal["labels", "reference_map"] = "labels",
         countries: list[str] | None = None,
         seasons: list[str] | None = None,
-        fraction: float | dict[str, float] = 1.0,
-        max_patches: int | dict[str, int] | None = None,
-        subset_seed: int = 0,
         include_snow_cloud: bool = False,
         allow_missing: bool = False,
-        augment: bool | SampleTransform | Transform = True,
-        modality_dropout: dict[str, float] | None = None,
         predict_split: Literal["test", "val", "train", "folder"] = "test",
         mean: dict[str, list[float]] | None = None,
         std: dict[str, list[float]] | None = None,
         **loader: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**loader)
-        self.root = _path(root)
-        self.lmdb = _path(lmdb)
+        self.root = path_or_none(root)
+        self.lmdb = path_or_none(lmdb)
         self.version: Literal["v1", "v2"] = version
         self._given: dict[Kind, Path | None] = {
-            "S1": _path(s1_root),
-            "S2": _path(s2_root),
-            "reference_map": _path(reference_maps),
+            "S1": path_or_none(s1_root),
+            "S2": path_or_none(s2_root),
+            "reference_map": path_or_none(reference_maps),
         }
-        self._metadata = _path(metadata)
-        self._metadata_snow_cloud = _path(metadata_snow_cloud)
+        self._metadata = path_or_none(metadata)
+        self._metadata_snow_cloud = path_or_none(metadata_snow_cloud)
         self.target = target
         self.countries = countries
-        self.fraction = options.fractions(fraction)
-        self.max_patches = options.limits(max_patches)
-        self.subset_seed = subset_seed
         self.include_snow_cloud = include_snow_cloud
         self.allow_missing = allow_missing
         self.predict_split = predict_split
@@ -139,25 +123,20 @@ class BigEarthNetDataModule(DataModule):
         self._refuse_choices(class_order)
 
         self.recipes = options.recipes(modalities or constants.MODALITIES, upsampling)
-        for option, values in (("mean", mean or {}), ("std", std or {})):
-            options.require_modalities(values, self.recipes, option=option)
         paper = class_order == "paper"
         self.classes = constants.CLASSES_PAPER if paper else constants.CLASSES
         self.schema = Schema(
-            {
-                name: recipe.modality(
-                    version, mean=(mean or {}).get(name), std=(std or {}).get(name)
-                )
-                for name, recipe in self.recipes.items()
-            },
+            with_statistics(
+                {name: recipe.modality(version) for name, recipe in self.recipes.items()},
+                mean=mean,
+                std=std,
+            ),
             self.classes,
             colors=[constants.COLORS[name] for name in self.classes],
             gsd=10.0 if target == REFERENCE_MAP else None,
             target="segmentation" if target == REFERENCE_MAP else "multilabel",
         )
-        self._train_transforms = options.train_transforms(
-            augment, modality_dropout or {}, self.recipes
-        )
+        self.check_modalities()
 
     def dataset(self, split: Split) -> BigEarthNetDataset:
         """The samples of a split; checks all that lists of files and headers tell.
@@ -169,12 +148,7 @@ class BigEarthNetDataModule(DataModule):
         folder = predicting and self.predict_split == "folder"
         source = self._source(maps=not predicting, partial=folder or self.allow_missing)
         if folder:
-            patches = pairing.find(
-                source,
-                s1="S1" in self._sensors,
-                s2="S2" in self._sensors,
-                version=self.version,
-            )
+            patches = pairing.find(source, self._sensors, version=self.version)
             part = "predict"
         else:
             part = self.predict_split if predicting else split
@@ -195,7 +169,7 @@ class BigEarthNetDataModule(DataModule):
             present,
             target=target,
             placed=predicting and source.georeferenced,
-            transforms=self._train_transforms if split == "train" else (),
+            transforms=self.transforms(split),
         )
 
     @property
@@ -204,13 +178,13 @@ class BigEarthNetDataModule(DataModule):
         return [sensor for sensor in get_args(Sensor) if sensor in wanted]
 
     def _refuse_choices(self, class_order: str) -> None:
-        require_known([self.version], ["v2", "v1"], option="version", what="version")
-        orders = ["alphabetical", "paper"]
-        require_known([class_order], orders, option="class_order", what="order")
-        targets = ["labels", REFERENCE_MAP]
-        require_known([self.target], targets, option="target", what="target")
-        splits = ["test", "val", "train", "folder"]
-        require_known([self.predict_split], splits, option="predict_split", what="split")
+        for option, what, given, known in (
+            ("version", "version", self.version, ["v2", "v1"]),
+            ("class_order", "order", class_order, ["alphabetical", "paper"]),
+            ("target", "target", self.target, ["labels", REFERENCE_MAP]),
+            ("predict_split", "split", self.predict_split, ["test", "val", "train", "folder"]),
+        ):
+            require_known([given], known, option=option, what=what)
         require_known(self.countries or [], constants.COUNTRIES, option="countries", what="country")
         if self.version == "v1":
             for option, chosen in (
@@ -247,13 +221,12 @@ class BigEarthNetDataModule(DataModule):
                 folders[kind] = path
                 continue
             option = {"S1": "s1_root", "S2": "s2_root"}.get(kind, "reference_maps")
-            problem = f"{path} does not exist" if path else "nothing says where it is"
-            problem = f"the folder of {kind}: {problem}; name it with `root` or `{option}`"
+            found = f"{path} does not exist" if path else "nothing says where it is"
+            problems.append(f"No folder of {kind}: {found}; name it with `root` or `{option}`.")
             if kind == REFERENCE_MAP or not partial:
-                raise InputError(f"No {problem[4:]}.")
-            problems.append(problem)
+                raise InputError(problems[-1])
         if not folders:
-            raise InputError(f"There are no patches to read. {'. '.join(problems)}.")
+            raise InputError(f"There are no patches to read. {' '.join(problems)}")
         return GeoTiffFolders(folders, self.version)
 
     def _patches(self, part: Part) -> Patches:
@@ -301,12 +274,7 @@ class BigEarthNetDataModule(DataModule):
                     f"The split {part!r} is empty: none of its {total} patches was acquired in the "
                     f"months {sorted(self._months)} of the seasons chosen."
                 )
-        rows = index.subset(
-            len(patches),
-            fraction=self.fraction.get(part, 1.0),
-            limit=self.max_patches.get(part),
-            seed=self.subset_seed,
-        )
+        rows = self.kept(len(patches), part)
         return patches if len(rows) == len(patches) else patches.take(rows)
 
     def _target(self, source: Source, *, predicting: bool) -> Target | None:
@@ -315,7 +283,3 @@ class BigEarthNetDataModule(DataModule):
         if isinstance(source, GeoTiffFolders) and self.version == "v1":
             return FileLabels(source, self.classes)
         return TableLabels()
-
-
-def _path(given: PathLike | None) -> Path | None:
-    return Path(given).expanduser() if given is not None else None

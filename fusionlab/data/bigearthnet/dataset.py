@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from fusionlab.data.base import Sample, Transform
 from fusionlab.data.bigearthnet import constants
 from fusionlab.data.bigearthnet.grid import stack
 from fusionlab.data.bigearthnet.index import Patches
@@ -19,6 +18,7 @@ from fusionlab.data.bigearthnet.names import Sensor
 from fusionlab.data.bigearthnet.options import Recipe, sensor_of
 from fusionlab.data.bigearthnet.sources import GeoTiffFolders, Source, bands_of
 from fusionlab.data.bigearthnet.targets import Target
+from fusionlab.data.samples import Sample, Transform
 from fusionlab.types import Placement
 
 

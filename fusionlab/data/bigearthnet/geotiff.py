@@ -7,6 +7,7 @@ GDAL. Both give the same pixels.
 
 from __future__ import annotations
 
+import os
 import struct
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
+from fusionlab.data.damage import unreadable
 from fusionlab.errors import InputError
 
 _ENTRY = np.dtype([("tag", "<u2"), ("type", "<u2"), ("count", "<u4"), ("value", "<u4")])
@@ -28,6 +31,7 @@ _DTYPES: dict[tuple[int, int], np.dtype[Any]] = {(16, 1): np.dtype("<u2"), (32, 
 
 _HEADER = 4096
 """Bytes within which the tags of such a file mostly lie."""
+_EXPECTED = "a GeoTIFF of one band"
 
 
 class Layout(NamedTuple):
@@ -54,34 +58,37 @@ def read_band(path: Path | str) -> NDArray[Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        InputError: if it cannot be read, or has several bands; names it.
+        InputError: if it cannot be read, is not whole, or has several bands; names it.
     """
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # a Path per read costs as much
         content = file.read()
     layout = plain_layout(content)
-    if layout is None or layout.end > len(content):
+    if layout is None:
         return _through_gdal(path)
+    _refuse_cut(path, layout, len(content))
     count = layout.shape[0] * layout.shape[1]
     return np.frombuffer(content, layout.dtype, count, layout.offset).reshape(layout.shape)
 
 
 def read_header(path: Path | str) -> tuple[tuple[int, int], np.dtype[Any]]:
-    """Shape and type of a file of one band, without reading its pixels.
+    """Shape and type of a file of one band that is whole, without reading more than its last pixel.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        InputError: if it cannot be read, or has several bands; names it.
+        InputError: if it cannot be read, is not whole, or has several bands; names it.
     """
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
         layout = plain_layout(file.read(_HEADER))
-    if layout is not None:
-        return layout.shape, layout.dtype
+        if layout is not None:
+            _refuse_cut(path, layout, os.fstat(file.fileno()).st_size)
+            return layout.shape, layout.dtype
     try:
         with rasterio.open(path) as source:
             _refuse_bands(path, source.count)
+            source.read(1, window=Window(source.width - 1, source.height - 1, 1, 1))
             return (source.height, source.width), np.dtype(source.dtypes[0])
     except RasterioError as error:
-        raise InputError(f"Cannot read the image {path}: {error}.") from error
+        raise unreadable(path, error, expected=_EXPECTED) from error
 
 
 def plain_layout(content: bytes) -> Layout | None:
@@ -178,8 +185,16 @@ def _through_gdal(path: Path | str) -> NDArray[Any]:
             _refuse_bands(path, source.count)
             pixels: NDArray[Any] = source.read(1)
     except RasterioError as error:
-        raise InputError(f"Cannot read the image {path}: {error}.") from error
+        raise unreadable(path, error, expected=_EXPECTED) from error
     return pixels
+
+
+def _refuse_cut(path: Path | str, layout: Layout, size: int) -> None:
+    if size < layout.end:
+        raise InputError(
+            f"{path} is incomplete: its header announces {layout.end} bytes, and it has {size}. "
+            "Copy or download it again."
+        )
 
 
 def _refuse_bands(path: Path | str, count: int) -> None:

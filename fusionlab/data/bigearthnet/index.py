@@ -18,18 +18,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fusionlab.data.bigearthnet import constants
-from fusionlab.data.bigearthnet.names import EXAMPLES, MONTH, Sensor
-from fusionlab.data.bigearthnet.options import require_known
+from fusionlab.data.bigearthnet.names import EXAMPLES, MONTH, PATTERNS, Sensor, Version
+from fusionlab.data.choices import require_known
+from fusionlab.data.damage import reason
 from fusionlab.errors import InputError
 
 METADATA = "metadata.parquet"
 METADATA_SNOW_CLOUD = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
-
-_S2_NAMES = {
-    "v2": r"^S2[A-Z]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T[0-9A-Z]{5}_\d+_\d+$",
-    "v1": r"^S2[A-Z]_MSIL2A_\d{8}T\d{5,6}_\d+_\d+$",
-}
-_S1_NAMES = r"^S1[A-Z]_\w+_\d{8}T\d{6}_[0-9A-Z]{5}_\d+_\d+$"
 
 
 @dataclass(frozen=True)
@@ -132,11 +127,11 @@ def read_tables(
             )
     chosen = chosen.take(pc.sort_indices(chosen["patch_id"]))
     names = _strings(chosen["patch_id"])
-    _require_names(names, _S2_NAMES["v2"], where, "patch_id", EXAMPLES["S2", "v2"])
+    _require_names(names, ("S2", "v2"), where, "patch_id")
     partners = pa.nulls(len(names), pa.string())
     if s1:
         partners = _strings(chosen["s1_name"])
-        _require_names(partners, _S1_NAMES, where, "s1_name", EXAMPLES["S1", "v2"])
+        _require_names(partners, ("S1", "v2"), where, "s1_name")
     hot = None
     if labels is not None:
         hot = multi_hot(chosen["labels"].combine_chunks(), labels, where=where)
@@ -158,7 +153,7 @@ def read_split_list(path: Path) -> Patches:
         table = pyarrow.csv.read_csv(path, read_options=options, convert_options=text)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"Cannot read the split list {path} ({error}). Expected lines of "
+            f"Cannot read the split list {path} ({reason(error)}). Expected lines of "
             f"{EXAMPLES['S2', 'v1']},{EXAMPLES['S1', 'v1']}."
         ) from error
     if len(table) and not str(table["s2"][0]).startswith("S2"):
@@ -167,8 +162,8 @@ def read_split_list(path: Path) -> Patches:
         raise InputError(f"The split list {path} is empty.")
     table = table.take(pc.sort_indices(table["s2"]))
     names, partners = _strings(table["s2"]), _strings(table["s1"])
-    _require_names(names, _S2_NAMES["v1"], str(path), "first", EXAMPLES["S2", "v1"])
-    _require_names(partners, _S1_NAMES, str(path), "second", EXAMPLES["S1", "v1"])
+    _require_names(names, ("S2", "v1"), str(path), "first")
+    _require_names(partners, ("S1", "v1"), str(path), "second")
     return Patches(names, partners)
 
 
@@ -178,26 +173,6 @@ def acquired_in(names: pa.StringArray, months: Collection[int]) -> NDArray[np.in
     wanted = pa.array([f"{month:02d}" for month in sorted(months)])
     rows: NDArray[np.int64] = np.flatnonzero(pc.is_in(digits, wanted).to_numpy(False))
     return rows
-
-
-def subset(
-    total: int, *, fraction: float = 1.0, limit: int | None = None, seed: int = 0
-) -> NDArray[np.int64]:
-    """Rows drawn at random, in order.
-
-    A smaller subset of the same seed is part of any larger one.
-
-    Args:
-        total: how many there are.
-        fraction: share to keep, in (0, 1]; at least one row is.
-        limit: how many to keep at most; None for all.
-        seed: of the draw.
-    """
-    number = max(1, round(fraction * total)) if total else 0
-    number = number if limit is None else min(number, limit)
-    if number == total:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).permutation(total)[:number])
 
 
 def multi_hot(labels: pa.ListArray, classes: Sequence[str], *, where: str) -> NDArray[np.bool_]:
@@ -234,7 +209,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pa.Table:
             )
         table = pq.read_table(path, columns=list(columns), partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"Cannot read the metadata {path}: {error}.") from error
+        raise InputError(f"Cannot read the metadata {path}: {reason(error)}.") from error
     fields = {column: pa.string() for column in columns}
     if "labels" in fields:
         fields["labels"] = pa.list_(pa.string())
@@ -256,14 +231,14 @@ def _strings(column: pa.ChunkedArray) -> pa.StringArray:
 
 
 def _require_names(
-    names: pa.StringArray, pattern: str, where: str, column: str, example: str
+    names: pa.StringArray, kind: tuple[Sensor, Version], where: str, column: str
 ) -> None:
-    good = pc.fill_null(pc.match_substring_regex(names, pattern), False)
+    good = pc.fill_null(pc.match_substring_regex(names, f"^{PATTERNS[kind]}$"), False)
     if not pc.all(good, min_count=0).as_py():
         bad = names.filter(pc.invert(good))
         raise InputError(
             f"{len(bad)} of {len(names)} names in the column {column!r} of {where} are no names of "
-            f"patches, e.g. {bad[0].as_py()!r}. Expected names such as {example}."
+            f"patches, e.g. {bad[0].as_py()!r}. Expected names such as {EXAMPLES[kind]}."
         )
 
 
@@ -276,5 +251,4 @@ __all__ = [
     "multi_hot",
     "read_split_list",
     "read_tables",
-    "subset",
 ]

@@ -21,13 +21,14 @@ Sensor = Literal["S1", "S2"]
 
 _TIME = r"(?P<date>\d{8})T(?P<time>\d{5,6})"
 _PLACE = r"_(?P<column>\d+)_(?P<row>\d+)"
-_PATTERNS = {
-    ("S2", "v2"): re.compile(
-        rf"S2[A-Z]_MSIL2A_{_TIME}_N\d{{4}}_R\d{{3}}_T(?P<tile>[0-9A-Z]{{5}}){_PLACE}"
-    ),
-    ("S2", "v1"): re.compile(rf"S2[A-Z]_MSIL2A_{_TIME}(?P<tile>){_PLACE}"),
-    ("S1", "v2"): re.compile(rf"S1[A-Z]_\w+?_{_TIME}_(?P<tile>[0-9A-Z]{{5}}){_PLACE}"),
+_S1 = rf"S1[A-Z]_\w+?_{_TIME}_(?P<tile>[0-9A-Z]{{5}}){_PLACE}"
+PATTERNS = {
+    ("S2", "v2"): rf"S2[A-Z]_MSIL2A_{_TIME}_N\d{{4}}_R\d{{3}}_T(?P<tile>[0-9A-Z]{{5}}){_PLACE}",
+    ("S2", "v1"): rf"S2[A-Z]_MSIL2A_{_TIME}(?P<tile>){_PLACE}",
+    ("S1", "v2"): _S1,
+    ("S1", "v1"): _S1,
 }
+"""Regular expressions of whole names, for Python and for RE2."""
 
 EXAMPLES = {
     ("S2", "v2"): "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57",
@@ -64,8 +65,7 @@ class PatchName(NamedTuple):
 
 def parse(name: str, *, sensor: Sensor, version: Version = "v2") -> PatchName | None:
     """What a name tells; None if it is not the name of a patch of that sensor."""
-    match = _PATTERNS["S1" if sensor == "S1" else sensor, "v2" if sensor == "S1" else version]
-    found = match.fullmatch(name)
+    found = re.fullmatch(PATTERNS[sensor, version], name)
     if found is None:
         return None
     day, clock = found["date"], found["time"].zfill(6)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from fusionlab.data.bigearthnet.index import Patches
-from fusionlab.data.bigearthnet.names import PatchName, Version, parse
+from fusionlab.data.bigearthnet.names import PatchName, Sensor, Version, parse
 from fusionlab.data.bigearthnet.sources import GeoTiffFolders, Source
 from fusionlab.errors import InputError
 
@@ -30,14 +30,14 @@ def pair(s2: Sequence[str], s1: Sequence[str]) -> Patches:
     """
     radar: dict[tuple[str, int, int], list[tuple[int, str]]] = defaultdict(list)
     for name in s1:
-        told = _parse(name, sensor_s1=True)
+        told = _parse(name, "S1")
         radar[told.place].append((told.seconds, name))
     for candidates in radar.values():
         candidates.sort()
     rows: list[tuple[str | None, str | None]] = []
     optical = set()
     for name in s2:
-        told = _parse(name, sensor_s1=False)
+        told = _parse(name, "S2")
         optical.add(told.place)
         rows.append((name, _nearest(radar.get(told.place, []), told.seconds)))
     for place, candidates in radar.items():
@@ -46,7 +46,7 @@ def pair(s2: Sequence[str], s1: Sequence[str]) -> Patches:
     return _patches(rows)
 
 
-def find(source: Source, *, s1: bool, s2: bool, version: Version) -> Patches:
+def find(source: Source, sensors: Sequence[Sensor], *, version: Version) -> Patches:
     """All patches of a source, paired.
 
     Those of v1, whose Sentinel-2 names lack the tile, are paired by the ``corresponding_s2_patch``
@@ -54,17 +54,16 @@ def find(source: Source, *, s1: bool, s2: bool, version: Version) -> Patches:
 
     Args:
         source: where they lie.
-        s1: whether Sentinel-1 is wanted.
-        s2: whether Sentinel-2 is wanted.
+        sensors: those that are wanted.
         version: of the names.
 
     Raises:
         InputError: if there are none; says where they were looked for.
     """
-    optical = source.names("S2") if s2 else []
-    radar = source.names("S1") if s1 else []
+    optical = source.names("S2") if "S2" in sensors else []
+    radar = source.names("S1") if "S1" in sensors else []
     if not optical and not radar:
-        looked = " and ".join(source.where(s) for s, w in (("S2", s2), ("S1", s1)) if w)  # type: ignore[arg-type]
+        looked = " and ".join(source.where(sensor) for sensor in sensors)
         raise InputError(f"There are no patches to predict: looked for them in {looked}.")
     if version == "v2" or not isinstance(source, GeoTiffFolders):
         return pair(optical, radar)
@@ -104,8 +103,8 @@ def _nearest(candidates: Sequence[tuple[int, str]], seconds: int) -> str | None:
     return min(around, key=lambda candidate: abs(candidate[0] - seconds))[1]
 
 
-def _parse(name: str, *, sensor_s1: bool) -> PatchName:
-    told = parse(name, sensor="S1" if sensor_s1 else "S2")
+def _parse(name: str, sensor: Sensor) -> PatchName:
+    told = parse(name, sensor=sensor)
     if told is None:
         raise InputError(f"{name!r} is not the name of a patch of BigEarthNet v2.")
     return told

@@ -153,7 +153,7 @@ class GeoTiffFolders(Source):
 
     def folder(self, kind: Kind, name: str) -> str:
         """The folder of a patch."""
-        stem = parent(name, sensor="S1" if kind == "S1" else "S2", version=self.version)
+        stem = parent(name, sensor=_named_after(kind), version=self.version)
         return f"{self._roots[kind]}{stem}/{name}" if stem else f"{self._roots[kind]}{name}"
 
     def has(self, kind: Kind, name: str | None) -> bool:
@@ -214,8 +214,8 @@ class GeoTiffFolders(Source):
 
     def where(self, kind: Kind) -> str:
         """The folder, with the layout of the patches below it."""
-        name = EXAMPLES["S1" if kind == "S1" else "S2", self.version]
-        below = parent(name, sensor="S1" if kind == "S1" else "S2", version=self.version)
+        name = EXAMPLES[_named_after(kind), self.version]
+        below = parent(name, sensor=_named_after(kind), version=self.version)
         return f"{self.folders.get(kind)} (as {below + '/' if below else ''}{name}/)"
 
     def metadata(self, kind: Sensor, name: str) -> dict[str, Any]:
@@ -258,6 +258,11 @@ class GeoTiffFolders(Source):
 def bands_of(sensor: Sensor, bands: Sequence[str]) -> list[str]:
     """Those of the bands that belong to a sensor, each once."""
     return [band for band in dict.fromkeys(bands) if sensor_of(band) == sensor]
+
+
+def _named_after(kind: Kind) -> Sensor:
+    """Whose patches' names it bears: reference maps have those of Sentinel-2."""
+    return "S2" if kind == REFERENCE_MAP else kind
 
 
 def _subfolders(folder: Path) -> Iterator[str]:

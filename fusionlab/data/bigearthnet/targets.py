@@ -13,8 +13,8 @@ from torch import Tensor
 from fusionlab.data.bigearthnet import constants
 from fusionlab.data.bigearthnet.index import Patches
 from fusionlab.data.bigearthnet.names import Sensor
-from fusionlab.data.bigearthnet.options import require_known
 from fusionlab.data.bigearthnet.sources import GeoTiffFolders, Source
+from fusionlab.data.choices import require_known
 from fusionlab.errors import InputError
 from fusionlab.types import IGNORE_INDEX
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import numpy as np
-
-from fusionlab.data.base import DataModule, Split, Transform
+from fusionlab.data.base import DataModule, Split
+from fusionlab.data.choices import (
+    Part,
+    PathLike,
+    path_or_none,
+    require_modalities,
+    with_statistics,
+)
 from fusionlab.data.flair2 import constants, index
 from fusionlab.data.flair2.dataset import AerialSource, Flair2Dataset, SeriesSource, read_grid
 from fusionlab.data.flair2.super_area import SeriesOptions
-from fusionlab.data.transforms import ModalityDropout, RandomD4, SampleTransform
 from fusionlab.errors import InputError
 from fusionlab.types import Modality, Schema
-
-Part = Literal["train", "val", "test"]
-PathLike = str | Path
 
 MODALITIES = {"aerial": constants.AERIAL, "sentinel2": constants.SENTINEL2}
 
@@ -58,11 +59,7 @@ class Flair2DataModule(DataModule):
         val_domains: domains to validate on, or the name of a published list: `flair2` or `flair1`.
         test_domains: domains to test on; by default all in the test folders.
         predict_split: which patches to predict.
-        max_patches: at most so many patches per split, drawn at random; a number or one per split.
-        subset_seed: seed of that draw.
         classes: 13 merges the rare classes into `other`, as the baseline does; 19 keeps them.
-        augment: whether to flip and turn training samples (`RandomD4`), or a transform.
-        modality_dropout: per modality, the probability that a training sample goes without it.
         sen_crop_size: height and width of the Sentinel-2 crop in pixels, even. The baseline takes
             40; the middle 10 cover the patch.
         cloud_probability: percent from which on snow or cloud hides a pixel.
@@ -76,8 +73,8 @@ class Flair2DataModule(DataModule):
         mean: per modality, means of the delivered bands in physical units, instead of the
             published ones.
         std: likewise, standard deviations.
-        **loader: `batch_size`, `num_workers`, `pin_memory`, `drop_last` and `missing` of
-            `DataModule`.
+        **loader: options of `DataModule`: how batches are made, `augment`, `modality_dropout`,
+            `missing`, and `fraction`, `max_samples` and `subset_seed` for a part of the patches.
 
     Raises:
         InputError: for options that make no sense; unusable data are refused in `setup`.
@@ -100,11 +97,7 @@ class Flair2DataModule(DataModule):
         val_domains: Literal["flair2", "flair1"] | list[str] = "flair2",
         test_domains: list[str] | None = None,
         predict_split: Literal["test", "val"] = "test",
-        max_patches: int | dict[str, int] | None = None,
-        subset_seed: int = 0,
         classes: Literal[13, 19] = 13,
-        augment: bool | SampleTransform | Transform = True,
-        modality_dropout: dict[str, float] | None = None,
         sen_crop_size: int = 40,
         cloud_probability: float = 60,
         cloud_area: float | None = 0.5,
@@ -118,7 +111,7 @@ class Flair2DataModule(DataModule):
         **loader: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**loader)
-        self.root = Path(root) if root is not None else None
+        self.root = path_or_none(root)
         given = {
             "aerial_train": aerial_train,
             "sen_train": sen_train,
@@ -127,14 +120,12 @@ class Flair2DataModule(DataModule):
             "sen_test": sen_test,
             "labels_test": labels_test,
         }
-        self._given = {part: Path(path) for part, path in given.items() if path is not None}
-        self._centroids = Path(centroids) if centroids is not None else None
+        self._given = {part: path_or_none(path) for part, path in given.items()}
+        self._centroids = path_or_none(centroids)
         self.train_domains = train_domains
         self.val_domains = val_domains
         self.test_domains = test_domains
         self.predict_split = predict_split
-        self.max_patches = _limits(max_patches)
-        self.subset_seed = subset_seed
         self.classes = classes
         self.allow_missing = allow_missing
 
@@ -143,7 +134,7 @@ class Flair2DataModule(DataModule):
                 f"val_domains is a list of domains or the name of a published list, of "
                 f"{list(constants.VAL_DOMAINS)}, got {val_domains!r}."
             )
-        chosen = _choose(modalities, bands or {}, mean or {}, std or {})
+        chosen = with_statistics(_choose(modalities, bands or {}), mean=mean, std=std)
         self.series_options = SeriesOptions(
             crop_size=sen_crop_size,
             cloud_probability=cloud_probability,
@@ -168,7 +159,7 @@ class Flair2DataModule(DataModule):
             gsd=gsd,
             scores={"flair2": constants.SCORED_CLASSES},
         )
-        self._train_transforms = _train_transforms(augment, modality_dropout or {}, list(chosen))
+        self.check_modalities()
 
     def dataset(self, split: Split) -> Flair2Dataset:
         """The samples of a split; checks all that file names and headers tell.
@@ -202,7 +193,7 @@ class Flair2DataModule(DataModule):
             num_classes=self.classes,
             placement=self._folder(f"aerial_{side}") if predicting else None,
             gsd=self.schema.gsd or constants.AERIAL.gsd,
-            transforms=self._train_transforms if split == "train" else (),
+            transforms=self.transforms(split),
         )
 
     def _patches(self, part: Part, split: Split) -> list[index.Patch]:
@@ -220,11 +211,7 @@ class Flair2DataModule(DataModule):
             )
         if images and split != "predict":
             index.require_masks(patches, self._folder(f"labels_{side}"))
-        limit = self.max_patches.get(part)
-        if limit is not None and limit < len(patches):
-            draw = np.random.default_rng(self.subset_seed).permutation(len(patches))[:limit]
-            patches = [patches[i] for i in sorted(draw)]
-        return patches
+        return [patches[i] for i in self.kept(len(patches), part)]
 
     def _domains(self, part: Part, on_disk: list[str]) -> list[str]:
         if part == "test":
@@ -282,63 +269,19 @@ class Flair2DataModule(DataModule):
             )
 
 
-def _choose(
-    names: Sequence[str],
-    bands: dict[str, list[str]],
-    mean: dict[str, list[float]],
-    std: dict[str, list[float]],
-) -> dict[str, Modality]:
+def _choose(names: Sequence[str], bands: dict[str, list[str]]) -> dict[str, Modality]:
     unknown = [name for name in names if name not in MODALITIES]
     if unknown or not names:
         raise InputError(f"modalities must be of {list(MODALITIES)}, got {list(names)}.")
-    for option, values in (("bands", bands), ("mean", mean), ("std", std)):
-        for name in values:
-            if name not in names:
-                raise InputError(f"{option} names {name!r}, but modalities is {list(names)}.")
-    chosen = {}
-    for name in names:
-        modality = MODALITIES[name]
-        if name in bands:
-            modality = modality.select(bands[name], where=f"bands of {name!r}")
-        given: dict[str, Any] = {}
-        if name in mean:
-            given["mean"] = tuple(mean[name])
-        if name in std:
-            given["std"] = tuple(std[name])
-        chosen[name] = replace(modality, **given)
+    require_modalities(bands, names, option="bands")
+    chosen = {name: MODALITIES[name] for name in names}
+    for name, wanted in bands.items():
+        chosen[name] = chosen[name].select(wanted, where=f"bands of {name!r}")
     return chosen
 
 
 def _channels(name: str, chosen: Mapping[str, Modality]) -> tuple[int, ...]:
     return tuple(MODALITIES[name].indices(chosen[name].bands, where="bands"))
-
-
-def _limits(max_patches: int | dict[str, int] | None) -> dict[str, int]:
-    parts = get_args(Part)
-    if max_patches is None:
-        return {}
-    limits = max_patches if isinstance(max_patches, dict) else dict.fromkeys(parts, max_patches)
-    if not set(limits) <= set(parts) or min(limits.values(), default=1) < 1:
-        raise InputError(
-            f"max_patches is a number from 1, or one for each of {list(parts)}, got {max_patches}."
-        )
-    return limits
-
-
-def _train_transforms(
-    augment: bool | Transform, dropout: dict[str, float], modalities: list[str]
-) -> list[Transform]:
-    transforms: list[Transform] = []
-    if augment is True:
-        transforms.append(RandomD4())
-    elif augment is not False:
-        transforms.append(augment)
-    unknown = [name for name in dropout if name not in modalities]
-    if unknown:
-        raise InputError(f"modality_dropout names {unknown}, but modalities is {modalities}.")
-    if dropout:
-        transforms.append(ModalityDropout(dropout))
-    return transforms
 
 
 __all__ = ["Flair2DataModule", "Flair2Dataset"]

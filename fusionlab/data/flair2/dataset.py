@@ -15,10 +15,11 @@ from rasterio.errors import RasterioError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fusionlab.data.base import Sample, Transform
+from fusionlab.data.damage import unreadable
 from fusionlab.data.flair2.constants import AERIAL, CLASSES_19
 from fusionlab.data.flair2.index import Centroids, Patch
 from fusionlab.data.flair2.super_area import SeriesOptions, SuperArea, open_array, series_dtype
+from fusionlab.data.samples import Sample, Transform
 from fusionlab.errors import InputError
 from fusionlab.types import Placement, TimeSeries
 
@@ -197,7 +198,7 @@ def read_raster(path: Path, *, bands: int, use: Sequence[int]) -> NDArray[np.uin
                 )
             pixels: NDArray[np.uint8] = source.read([i + 1 for i in use])
     except RasterioError as error:
-        raise InputError(f"Cannot read the image {path}: {error}.") from error
+        raise unreadable(path, error, expected=f"{bands} band(s) of uint8") from error
     return pixels
 
 
@@ -211,7 +212,7 @@ def read_grid(path: Path) -> tuple[int, int, float]:
         with rasterio.open(path) as source:
             return source.height, source.width, round(float(source.res[0]), 6)
     except RasterioError as error:
-        raise InputError(f"Cannot read the image {path}: {error}.") from error
+        raise unreadable(path, error, expected="a GeoTIFF") from error
 
 
 def read_target(path: Path, *, num_classes: int = 13) -> Tensor:

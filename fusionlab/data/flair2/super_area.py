@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionlab.data import time_series
+from fusionlab.data.damage import reason
 from fusionlab.data.flair2.constants import SENTINEL2
 from fusionlab.errors import InputError
 from fusionlab.types import TimeSeries
@@ -188,7 +189,10 @@ def open_array(path: Path) -> NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"Cannot read the array {path}: {error}.") from error
+        raise InputError(
+            f"Cannot read the array {path} ({reason(error)}): it is damaged or incomplete. Copy or "
+            "download it again."
+        ) from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"Cannot read the array {path}: it is an archive (.npz), not one array.")
     return array

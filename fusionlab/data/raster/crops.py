@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
+from types import EllipsisType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from fusionlab.data.damage import unreadable
 from fusionlab.data.raster.files import (
     CACHE_MEGABYTES,
     Mask,
@@ -22,10 +24,10 @@ from fusionlab.data.raster.files import (
     Values,
     observed,
     same_gsd,
-    unreadable,
 )
 
 Upsampling = Literal["nearest", "bilinear"]
+Place = tuple[EllipsisType, slice, slice]
 _MOST_OPEN_FILES = 128
 
 
@@ -76,7 +78,7 @@ def read_window(handles: Handles, file: RasterFile, window: Window, *, where: st
             values = dataset.read(list(file.indexes), window=window)
             return Patch(values, observed(dataset, window, file.indexes, values), (0.0, 0.0))
     except RasterioError as error:
-        raise unreadable(file.path, error, where=where) from error
+        raise unreadable(file.path, error, expected="a raster", where=where) from error
 
 
 def read_patch(
@@ -117,40 +119,45 @@ def read_patch(
         left, bottom, right, top = file.bounds
         if not (left < x + half and x - half < right and bottom < y + half and y - half < top):
             continue
-        if not same_gsd(file.gsd, gsd):
-            nearest = upsampling == "nearest" and file.gsd > gsd
-            new, seen = _resampled(
-                handles,
-                file,
-                center,
-                size=size,
-                gsd=gsd,
-                how=Resampling.nearest if nearest else Resampling.bilinear,
-                where=where,
-            )
-            target: tuple[slice, slice, slice] = (slice(None),) * 3
-            shift = (0.0, 0.0)
-        else:
-            row = (y - top) / file.transform.e - size / 2
-            column = (x - left) / file.transform.a - size / 2
-            # An odd window on an even crop lies half a pixel off: always to the same side.
-            first_row, first_column = (int(np.floor(n + 0.5 + 1e-6)) for n in (row, column))
-            r0, r1 = max(first_row, 0), min(first_row + size, file.height)
-            c0, c1 = max(first_column, 0), min(first_column + size, file.width)
-            if r0 >= r1 or c0 >= c1:
+        if same_gsd(file.gsd, gsd):
+            found = _whole_pixels(handles, file, center, size=size, where=where)
+            if found is None:
                 continue
-            piece = read_window(handles, file, Window(c0, r0, c1 - c0, r1 - r0), where=where)
-            new, seen = piece.values, piece.observed
-            target = (
-                slice(None),
-                slice(r0 - first_row, r1 - first_row),
-                slice(c0 - first_column, c1 - first_column),
-            )
-            shift = (row - first_row, column - first_column)
-        np.copyto(values[target], new, where=seen & ~mask[target], casting="unsafe")
-        mask[target] |= seen
-        offset = shift if offset is None else offset
+            piece, place = found
+        else:
+            nearest = upsampling == "nearest" and file.gsd > gsd
+            how = Resampling.nearest if nearest else Resampling.bilinear
+            piece = _resampled(handles, file, center, size=size, gsd=gsd, how=how, where=where)
+            place = (..., slice(None), slice(None))
+        new = piece.observed & ~mask[place]
+        np.copyto(values[place], piece.values, where=new, casting="unsafe")
+        mask[place] |= piece.observed
+        offset = piece.offset if offset is None else offset
     return Patch(values, mask, offset or (0.0, 0.0))
+
+
+def _whole_pixels(
+    handles: Handles, file: RasterFile, center: tuple[float, float], *, size: int, where: str
+) -> tuple[Patch, Place] | None:
+    """The part of a crop that lies on a raster of its pixel size, to the nearest pixel.
+
+    Returns:
+        The part, with the offset of the whole crop, and where in the crop it belongs; None if not
+        even a pixel lies on the raster.
+    """
+    row = (center[1] - file.transform.f) / file.transform.e - size / 2
+    column = (center[0] - file.transform.c) / file.transform.a - size / 2
+    # An odd window on an even crop lies half a pixel off: always to the same side.
+    first_row, first_column = (int(np.floor(n + 0.5 + 1e-6)) for n in (row, column))
+    r0, r1 = max(first_row, 0), min(first_row + size, file.height)
+    c0, c1 = max(first_column, 0), min(first_column + size, file.width)
+    if r0 >= r1 or c0 >= c1:
+        return None
+    piece = read_window(handles, file, Window(c0, r0, c1 - c0, r1 - r0), where=where)
+    rows = slice(r0 - first_row, r1 - first_row)
+    columns = slice(c0 - first_column, c1 - first_column)
+    shift = (row - first_row, column - first_column)
+    return piece._replace(offset=shift), (..., rows, columns)
 
 
 def _resampled(
@@ -162,7 +169,8 @@ def _resampled(
     gsd: float,
     how: Resampling,
     where: str,
-) -> tuple[Values, Mask]:
+) -> Patch:
+    """A whole crop, exactly centred, of a raster of another pixel size."""
     x, y = center
     half = gsd * size / 2
     alpha = [band for band in file.alpha if not set(file.alpha) & set(file.indexes)]
@@ -187,7 +195,7 @@ def _resampled(
             if alpha:
                 seen &= warped.read(alpha[0])[None] > 0
     except RasterioError as error:
-        raise unreadable(file.path, error, where=where) from error
+        raise unreadable(file.path, error, expected="a raster", where=where) from error
     left, bottom, right, top = file.bounds
     steps = (np.arange(size) + 0.5) * gsd
     columns, rows = x - half + steps, y + half - steps
@@ -195,4 +203,4 @@ def _resampled(
     seen &= inside[None]
     if values.dtype.kind == "f":
         seen &= np.isfinite(values)
-    return values, seen
+    return Patch(values, seen, (0.0, 0.0))

@@ -9,12 +9,13 @@ without it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from fusionlab.data.base import DataModule, Sample, Split
+from fusionlab.data.base import DataModule, Split
 from fusionlab.data.raster.dataset import RasterWindows, Recipe
 from fusionlab.data.raster.files import (
     RasterFile,
@@ -27,6 +28,7 @@ from fusionlab.data.raster.files import (
 )
 from fusionlab.data.raster.layers import Layers, check_crs, image_layers, series_layers
 from fusionlab.data.raster.windows import WholeSources
+from fusionlab.data.samples import Sample
 from fusionlab.errors import InputError
 from fusionlab.types import Batch, Modality, Schema
 
@@ -166,43 +168,9 @@ class RasterDataModule(DataModule):
         assert isinstance(schema, Schema)
         self._check_names(schema)
         recipes = {name: self._recipe(name, of) for name, of in schema.modalities.items()}
-        layers = {}
-        clouds = {}
-        for name, given in self.rasters.items():
-            modality = schema.modalities[name]
-            where = f"data.rasters.{name}"
-            paths = expand(given, where=where)
-            names = self.bands.get(name)
-            if modality.temporal:
-                layers[name] = series_layers(
-                    paths,
-                    modality.bands,
-                    names=names,
-                    dates_file=self.dates.get(name),
-                    where=where,
-                )
-                if name in self.cloud_masks:
-                    clouds[name] = self._cloud_layers(name, layers[name])
-                elif modality.preparation.get("cloud_area") is not None:
-                    log.warning(
-                        "The model was trained on %r without its cloudy dates, but data.cloud_masks"
-                        " names no masks for it: leave cloudy dates out yourself, or give masks.",
-                        name,
-                    )
-            else:
-                layers[name] = image_layers(paths, modality.bands, names=names, where=where)
-        if self.grid is None:
-            name = self._mapped(schema)
-            where, grid = f"data.rasters.{name}", list(layers[name].grid)
-            _check_gsd(grid, schema.modalities[name].gsd, "the model was trained with", where=where)
-            if len(layers) > 1:
-                log.info("Mapping the rasters of %r; others can be named with --data.grid.", name)
-        else:
-            where = "data.grid"
-            grid = [inspect(path, where=where) for path in expand(self.grid, where=where)]
-            gsd = grid[0].gsd * metres(grid[0].crs)
-            _check_gsd(grid, gsd, f"{grid[0].path} has", where=where)
-        _check_grid(grid, where=where)
+        layers = {name: self._layers(name, schema.modalities[name]) for name in self.rasters}
+        clouds = {name: self._cloud_layers(name, layers[name]) for name in self.cloud_masks}
+        grid = self._grid(schema, layers)
         patches = schema.target != "segmentation"
         window, overlap = self._windows(schema, grid[0], patches=patches)
         for name in layers:
@@ -284,6 +252,38 @@ class RasterDataModule(DataModule):
             offset=self.offset.get(name),
             where=name,
         )
+
+    def _layers(self, name: str, modality: Modality) -> Layers:
+        where = f"data.rasters.{name}"
+        paths = expand(self.rasters[name], where=where)
+        names = self.bands.get(name)
+        if not modality.temporal:
+            return image_layers(paths, modality.bands, names=names, where=where)
+        if name not in self.cloud_masks and modality.preparation.get("cloud_area") is not None:
+            log.warning(
+                "The model was trained on %r without its cloudy dates, but data.cloud_masks names "
+                "no masks for it: leave cloudy dates out yourself, or give masks.",
+                name,
+            )
+        return series_layers(
+            paths, modality.bands, names=names, dates_file=self.dates.get(name), where=where
+        )
+
+    def _grid(self, schema: Schema, layers: Mapping[str, Layers]) -> list[RasterFile]:
+        """The rasters to map, all of one pixel size and with names of their own."""
+        if self.grid is None:
+            name = self._mapped(schema)
+            where, grid = f"data.rasters.{name}", list(layers[name].grid)
+            gsd, who = schema.modalities[name].gsd, "the model was trained with"
+            if len(layers) > 1:
+                log.info("Mapping the rasters of %r; others can be named with --data.grid.", name)
+        else:
+            where = "data.grid"
+            grid = [inspect(path, where=where) for path in expand(self.grid, where=where)]
+            gsd, who = grid[0].gsd * metres(grid[0].crs), f"{grid[0].path} has"
+        _check_gsd(grid, gsd, who, where=where)
+        _check_grid(grid, where=where)
+        return grid
 
     def _mapped(self, schema: Schema) -> str:
         """The modality whose files lay the grid where none is given."""

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fusionlab.data import time_series
-from fusionlab.data.base import Sample
 from fusionlab.data.raster.crops import Handles, Upsampling
 from fusionlab.data.raster.files import Mask, RasterFile, Values, metres
 from fusionlab.data.raster.fill import fill, neutral_values
 from fusionlab.data.raster.layers import Layers
 from fusionlab.data.raster.windows import grid_starts, starts
+from fusionlab.data.samples import Sample
 from fusionlab.errors import InputError
 from fusionlab.types import Modality, Schema, TimeSeries
 

@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from fusionlab.data.damage import unreadable
 from fusionlab.errors import InputError
 
 Values = NDArray[Any]
@@ -130,7 +131,7 @@ def inspect(path: str, *, where: str) -> RasterFile:
             )
             dataset.read(dataset.count, window=corner)
     except RasterioError as error:
-        raise unreadable(path, error, where=where) from error
+        raise unreadable(path, error, expected="a raster", where=where) from error
     if crs is None:
         raise InputError(
             f"{where}: {path} has no coordinate reference system, so it cannot be placed beside "
@@ -174,17 +175,8 @@ def largest(files: Iterable[RasterFile], *, above: float, where: str) -> float:
                     if found > above:
                         return found
         except RasterioError as error:
-            raise unreadable(file.path, error, where=where) from error
+            raise unreadable(file.path, error, expected="a raster", where=where) from error
     return found
-
-
-def unreadable(path: str, error: Exception, *, where: str) -> InputError:
-    """The error for a file that cannot be read, now or in the middle of a run."""
-    reason = str(error.__cause__ or error).splitlines()[0]
-    return InputError(
-        f"{where}: {path} cannot be read ({reason}). It is no raster, or damaged or incomplete: "
-        "check it with `gdalinfo -checksum` and copy or download it again."
-    )
 
 
 def same_crs(a: CRS, b: CRS) -> bool:

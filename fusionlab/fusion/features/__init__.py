@@ -3,6 +3,7 @@
 from fusionlab.fusion.features.attention import Attention
 from fusionlab.fusion.features.base import FeatureOperator, FeatureOperatorFactory, FusedFeatures
 from fusionlab.fusion.features.concat import Concat
+from fusionlab.fusion.features.gated import Gated
 from fusionlab.fusion.features.projection import Projection
 from fusionlab.fusion.features.weighted import Weighted
 
@@ -12,6 +13,7 @@ __all__ = [
     "FeatureOperator",
     "FeatureOperatorFactory",
     "FusedFeatures",
+    "Gated",
     "Projection",
     "Weighted",
 ]

@@ -14,7 +14,7 @@ from fusionlab.fusion.features.base import (
     softmax_over_available,
 )
 from fusionlab.fusion.features.channel_linear import ChannelLinear
-from fusionlab.fusion.shares import modality_shares
+from fusionlab.fusion.options import modality_shares
 
 
 class Weighted(FeatureOperator):

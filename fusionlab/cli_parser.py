@@ -1,7 +1,10 @@
-"""The argument parser of the command line: a mistake is answered with one short message.
+"""The argument parser of the command line: overlays change single keys, mistakes are told shortly.
 
-jsonargparse reports a misspelt class five levels deep with everything around it, some seventy
-lines. Here every parser on the way out keeps the innermost cause and adds where it lies.
+jsonargparse replaces a dictionary, such as the experts of a fusion, by what a later file says of
+it. Here a later file changes the entries that it names.
+
+It also reports a misspelt class five levels deep with everything around it, some seventy lines.
+Here every parser on the way out keeps the innermost cause and adds where it lies.
 """
 
 from __future__ import annotations
@@ -9,13 +12,17 @@ from __future__ import annotations
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from jsonargparse import Namespace
+import yaml
+from jsonargparse import Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
+
+from fusionlab.errors import InputError
 
 _LINES, _WIDTH = 3, 240
 """The most that is shown of a message that is not understood."""
@@ -25,17 +32,24 @@ _FRAME = r'Parser key "|Does not validate|Subtypes:|Errors:|Given value|Problem 
 
 
 class Mistake(ArgumentError):
-    """What is wrong, and the key at which it was found."""
+    """What is wrong, the key at which it was found, and the file if it was found in one."""
 
-    def __init__(self, key: str, text: str) -> None:
+    def __init__(self, key: str, text: str, *, file: str = "") -> None:
         text = text.strip()
-        super().__init__(None, f"{key}: {text}" if key else text)
+        super().__init__(None, ": ".join(part for part in (file, key, text) if part))
         self.key = key
         self.text = text
+        self.file = file
 
 
 class Parser(LightningArgumentParser):
-    """Raises a `Mistake`, where others print their usage and exit."""
+    """Merges configurations key by key; raises a `Mistake`, where others print usage and exit.
+
+    Attributes:
+        command: the command whose options it parses; empty for the one above all commands.
+    """
+
+    command: str = ""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         # Abbreviations would let a misspelt flag pass as another one.
@@ -52,6 +66,47 @@ class Parser(LightningArgumentParser):
             args = [re.sub(r"^(--[\w.]+)=None$", r"\1=null", arg) for arg in args]
         return super().parse_args(args, *rest, **kwargs)
 
+    def parse_path(self, path: Any, *rest: Any, **kwargs: Any) -> Namespace:  # noqa: ANN401
+        """Parses a configuration file.
+
+        Raises:
+            Mistake: with the file's name.
+        """
+        try:
+            return super().parse_path(path, *rest, **kwargs)  # type: ignore[no-any-return]
+        except Mistake as mistake:
+            raise Mistake(mistake.key, mistake.text, file=mistake.file or str(path)) from mistake
+
+    def _load_config_parser_mode(
+        self,
+        content: str,
+        path: Any = "",  # noqa: ANN401
+        ext_vars: dict[str, Any] | None = None,
+        prev_cfg: Namespace | None = None,
+    ) -> Namespace:
+        """As jsonargparse does, after `overlaid` has completed what the content says."""
+        try:
+            given = get_loader(self.parser_mode)(content)
+        except yaml.YAMLError:  # reported by what is called below
+            given = None
+        if isinstance(given, dict):
+            given = overlaid(prev_cfg or {}, self._section(given))
+            content = yaml.safe_dump(given, sort_keys=False)
+        return super()._load_config_parser_mode(content, path, ext_vars, prev_cfg)
+
+    def _section(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What a file with a section per command says of this one; other files as they are."""
+        if not isinstance(given.get(self.command), dict):
+            return given
+        if beside := [name for name in given if name in {n.split(".")[0] for n in self._options()}]:
+            raise Mistake(
+                "",
+                f"`{beside[0]}:` stands beside a section `{self.command}:`. Put it into the "
+                "section, or leave the sections out.",
+            )
+        section: dict[str, Any] = given[self.command]
+        return section
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises what is wrong.
 
@@ -61,7 +116,7 @@ class Parser(LightningArgumentParser):
         key = _search(r'^Parser key "([^"]+)"', message)
         found = _mistake_behind(ex)
         if found is not None:
-            raise Mistake(_join(key, found.key), found.text) from ex
+            raise Mistake(_join(key, found.key), found.text, file=found.file) from ex
         raise self._explained(key, message) from ex
 
     def flags(self) -> list[str]:
@@ -102,6 +157,12 @@ class Parser(LightningArgumentParser):
             names = [_without_command(name) for name in missing.split(", ")]
             return Mistake("", f"missing: {', '.join(names)}.")
         key = _without_command(key)
+        if "but got None" in message and "Expected an import path" in message:
+            return Mistake(
+                key,
+                "expected a class, got null. A null takes an entry out only in a --config, and "
+                "only one that an earlier file or flag brought.",
+            )
         return Mistake(
             key, self._wrong_class(key, message) or _wrong_type(message) or _cut(message)
         )
@@ -136,8 +197,63 @@ class Parser(LightningArgumentParser):
         return None
 
 
+def overlaid(earlier: Mapping[str, Any] | Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, its dictionaries completed with the entries that are there already.
+
+    The parser itself merges sections, and arguments of one class. Dictionaries it replaces, and
+    lists of classes it merges by position if they are equally long; both is mended here.
+
+    Args:
+        earlier: what earlier files and flags said, parsed; the lists that `given` replaces are
+            removed from it.
+        given: the content of a file. A null takes an entry out of an earlier dictionary.
+    """
+    if "class_path" in earlier and not {"class_path", "init_args", "dict_kwargs"} & given.keys():
+        earlier = earlier.get("init_args") or {}  # the short form, without `init_args:`
+    elif _class_name(given) not in ("", _class_name(earlier)):
+        return dict(given)  # arguments of another class
+    is_section = isinstance(earlier, Namespace)
+    result = {} if is_section else {name: _unchanged(value) for name, value in earlier.items()}
+    for name, value in given.items():
+        before = earlier.get(name)
+        if isinstance(value, dict) and isinstance(before, Namespace | dict):
+            result[name] = overlaid(before, value)
+        elif value is None and before is not None and not is_section:
+            del result[name]
+        else:
+            result[name] = value
+        if isinstance(value, list) and isinstance(before, list) and isinstance(earlier, Namespace):
+            earlier[name] = None
+    return result
+
+
+def _class_name(spec: Mapping[str, Any] | Namespace) -> str:
+    """Short name of a class, which may be written with or without its module."""
+    return str(spec.get("class_path") or "").rpartition(".")[-1]
+
+
+def _unchanged(value: Any) -> Any:  # noqa: ANN401
+    """What makes the parser keep an entry of a dictionary as it is."""
+    if isinstance(value, Namespace):
+        return {"class_path": value.class_path} if "class_path" in value else value.as_dict()
+    if isinstance(value, dict):
+        return {name: _unchanged(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unchanged(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.name
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
 def _mistake_behind(error: BaseException | None) -> Mistake | None:
     while error is not None and not isinstance(error, Mistake):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def input_error(error: BaseException | None) -> InputError | None:
+    """The input error behind an exception, if there is one."""
+    while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
 

@@ -7,15 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from fusionlab.metrics import probabilities
 from fusionlab.types import Target
-
-
-def probabilities(logits: Tensor, target: Target) -> Tensor:
-    """Probabilities of the classes, ``(B, K, ...)``: independent ones where classes may coincide.
-
-    A softmax over the classes, or a sigmoid of each for a ``multilabel`` target.
-    """
-    return logits.sigmoid() if target == "multilabel" else logits.softmax(dim=1)
 
 
 def weight_shares(logits: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -48,7 +41,7 @@ def leave_one_out_shares(
         logits: the fused ones, ``(B, K, ...)``.
         answer: what the logits would be, given who is available.
         available: per expert ``(B,)`` bool.
-        target: what the target says, see `probabilities`.
+        target: what the target says, see `fusionlab.metrics.probabilities`.
     """
     predicted = logits.argmax(dim=1, keepdim=True)
     chosen = probabilities(logits, target).gather(1, predicted).squeeze(1)

@@ -1,4 +1,4 @@
-"""Reading shares per modality and values per class from a configuration."""
+"""Reading options that are given per modality or per class, as a configuration writes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def modality_shares(
     expected = f"one non-negative number per modality {list(modalities)}"
     if isinstance(values, Mapping):
         if set(values) != set(modalities):
-            raise InputError(f"{where} takes {expected}, got {dict(values)}.")
+            example = ", ".join(f"{name}: {1 / len(modalities):.2g}" for name in modalities)
+            raise InputError(
+                f"{where} takes {expected}, got {dict(values)}. Name these, as with "
+                f"--model.model.fusion.weights '{{{example}}}'."
+            )
         values = [values[name] for name in modalities]
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise InputError(f"{where} takes {expected}, got {values!r}.")
