@@ -33,7 +33,7 @@ from fusionlab.plots import examples_figure
 
 EXPERTS = ("s1", "s2")
 DECISIONS = ("average", "class_weighted", "gated", "concat")
-EMBEDDINGS = ("concat", "weighted", "projection", "attention")
+EMBEDDINGS = ("concat", "weighted", "projection", "attention", "gated")
 LEVELS = {
     "decisions": ("late_fusion", "fusion", DECISIONS),
     "embeddings": ("feature_fusion", "feature_fusion", EMBEDDINGS),
