@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -41,11 +42,14 @@ from fusionlab.cli_arguments import (
     OUTPUT,
     asks_for_help,
     checkpoint_path,
+    described_in,
     read_ahead,
     task_in,
     with_checkpoint,
 )
-from fusionlab.cli_parser import Parser, input_error, subclasses
+from fusionlab.cli_facts import denied_facts, refuse_other_files
+from fusionlab.cli_mistakes import check_names, input_error, subclasses
+from fusionlab.cli_parser import Parser
 from fusionlab.data import DataModule
 from fusionlab.errors import InputError
 from fusionlab.tasks import ClassificationTask, Task
@@ -142,12 +146,16 @@ class FusionlabCLI(LightningCLI):
         parser.command = subcommand
         # A checkpoint from elsewhere must not run code, whatever its address.
         parser.set_defaults({"weights_only": True})
+        if subcommand in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # Report prints the scores, readably
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})  # maps are streamed to disk
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses; a checkpoint's own description comes first, so that all else overrides it.
+
+        What a checkpoint states of its training comes once more at the end, see `cli_facts`.
 
         Raises:
             InputError: for what cannot be understood, in a few lines.
@@ -167,12 +175,17 @@ class FusionlabCLI(LightningCLI):
         chosen = self._subcommand_parsers[command]
         assert isinstance(chosen, Parser)
         if path is not None:
-            completed, task = with_checkpoint(args, command, path)
-            chosen.set_defaults({"writer": _writer(task)})
-            return parser.parse_args(completed)
+            description = described_in(path)
+            chosen.set_defaults({"writer": _writer(task_in(description or settings))})
+            completed = with_checkpoint(args, command, path, description)
+            config = parser.parse_args(completed)
+            refuse_other_files(config[command], description, where=path)
+            if facts := denied_facts(config[command], description):
+                config = parser.parse_args([*completed, "--config", yaml.safe_dump(facts)])
+            return config
         chosen.set_defaults({"writer": _writer(task_in(settings))})
         if "model" not in settings:
-            chosen.check_names(args, settings)  # the model may be there, misspelt
+            check_names(chosen, args, settings)  # the model may be there, misspelt
             raise InputError(
                 f"`fusionlab {command}` needs a model: a trained one with --ckpt_path FILE, or a "
                 "`model:` section in a --config."
@@ -224,7 +237,7 @@ class FusionlabCLI(LightningCLI):
             self.trainer.fit(model, **kwargs)
             return
         rank_zero_info("Nothing to train here: validating and saving the model as it is.")
-        self.trainer.validate(model, datamodule=kwargs["datamodule"])
+        self.trainer.validate(model, datamodule=kwargs["datamodule"], verbose=False)
         for report in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(report, Report):
                 report.on_fit_end(self.trainer, model)

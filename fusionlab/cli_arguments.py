@@ -78,18 +78,25 @@ def task_in(settings: dict[str, Any]) -> str | None:
     return path if isinstance(path, str) else None
 
 
-def with_checkpoint(args: Sequence[str], command: str, path: Path) -> tuple[list[str], str | None]:
-    """Arguments with a checkpoint's description of its task put before all else; its class path."""
+def described_in(path: Path) -> dict[str, Any]:
+    """A checkpoint's own description of its task, as a configuration; empty if it has none."""
     hyper_parameters = dict(read_file(path).get("hyper_parameters", {}))
     hyper_parameters.pop("_instantiator", None)
     class_path = hyper_parameters.pop("_class_path", None)
-    completed = [*args, "--ckpt_path", str(path)]
     if class_path is None:
-        return completed, task_in(read_ahead(args, command))
-    description = {"model": {"class_path": class_path, "init_args": hyper_parameters}}
-    position = completed.index(command) + 1
-    completed[position:position] = ["--config", yaml.safe_dump(description)]
-    return completed, class_path
+        return {}
+    return {"model": {"class_path": class_path, "init_args": hyper_parameters}}
+
+
+def with_checkpoint(
+    args: Sequence[str], command: str, path: Path, description: dict[str, Any]
+) -> list[str]:
+    """Arguments that name the file of a checkpoint, with its description put before all else."""
+    completed = [*args, "--ckpt_path", str(path)]
+    if description:
+        position = completed.index(command) + 1
+        completed[position:position] = ["--config", yaml.safe_dump(description)]
+    return completed
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:

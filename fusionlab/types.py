@@ -272,8 +272,10 @@ class Schema:
             return next(iter(self.modalities.items()))
         if name not in self.modalities:
             raise InputError(
-                f"{where} wants the modality {name!r}, but the data deliver "
-                f"{list(self.modalities)}."
+                f"The expert of the modality {name!r} ({where}) finds only {list(self.modalities)} "
+                f"in the data. Keep {name!r} among the data's modalities, or name one of those "
+                "there with `modality:` if it is to look at that one. A trained model answers "
+                f'without {name!r} if the data keep it and say --data.missing "[{name}]".'
             )
         return name, self.modalities[name]
 

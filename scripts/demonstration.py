@@ -32,9 +32,9 @@ def configs(*names: str) -> list[str]:
     return [arg for name in names for arg in ("--config", f"configs/{name}.yaml")]
 
 
-def scores(output: Path) -> dict[str, Any]:
-    """What a test left in its folder."""
-    return dict(json.loads((output / "test_metrics.json").read_text()))
+def scores(output: Path, stage: str = "test") -> dict[str, Any]:
+    """What a test left in its folder; a validation with the stage ``val``."""
+    return dict(json.loads((output / f"{stage}_metrics.json").read_text()))
 
 
 def spread(values: Sequence[float]) -> str:

@@ -35,6 +35,14 @@ def flair2_copy(flair2_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def runs(flair2_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two trained experts and their fusion, of `cli_runs.train_all`, that tests read only."""
+    from cli_runs import train_all  # imports tests, which pytest must rewrite first
+
+    return train_all(flair2_root, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
 def bigearthnet_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny synthetic BigEarthNet, as GeoTIFFs and as LMDB, that tests read only."""
     config = BigEarthNetConfig(train=12, validation=6, test=6, snow_cloud=2, tiles=2)

@@ -1,5 +1,6 @@
 """Every configuration for BigEarthNet is run: recipes, overlays, and the demonstration's."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,24 @@ def test_the_overlay_of_the_lmdb_runs(bigearthnet_root, tmp_path):
     assert overlay["data"]["init_args"].keys() == {"lmdb"}
     lmdb = ["--data.lmdb", str(bigearthnet_root / "lmdb"), "--model.model.backbone", "test_resnet"]
     fit(FOLDER / "s1_s2.yaml", FOLDER / "lmdb.yaml", root=tmp_path, more=lmdb)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_what_recipes_say_of_frozen_weights_is_so(path):
+    """`strip_frozen` is refused where nothing is frozen, so no such recipe may advise it."""
+    told = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    asked = content(path)["model"]["init_args"].get("strip_frozen", False)
+    assert asked or "strip_frozen" not in " ".join(told)
+
+
+@pytest.mark.parametrize("path", [*RECIPES, CONFIGS.parent / "README.md"], ids=lambda p: p.stem)
+def test_commands_with_the_overlay_of_resnet101_name_a_folder_of_their_own(path):
+    told = path.read_text().replace("\\\n", " ").splitlines()
+    commands = [line for line in told if "fusionlab fit" in line and "resnet101.yaml" in line]
+    for command in commands:
+        if "--config configs/bigearthnet/resnet101.yaml" in command:
+            assert re.search(r"--output runs/\S+_resnet101\b", command)
+    assert commands or path.stem not in (*PUBLISHED, "README")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -120,7 +120,7 @@ def test_a_folder_that_is_not_there(refused, s1, s2, tmp_path):
         ("s2", ["--data.modalities", '{"s2": ["B03", "B8"]}'],
          "modalities.s2: there is no band or band set 'B8'. Did you mean B8A or B08?"),
         ("s2", ["--model.model.bands", '["B03", "B10"]'], "['B10'] are missing"),
-        ("s1", ["--model.model.modality", "S1"], "the modality 'S1', but the data deliver ['s1']"),
+        ("s1", ["--model.model.modality", "S1"], "of the modality 'S1' (TimmExpert) finds only ['s1'] in the data"),
         ("s1", ["--model.model.backbone", "resnet52"],
          "timm has no model 'resnet52'; similar names: ['resnet152'"),
         ("s1", ["--data.missing", "[S1]"],

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import config, fails, fused, load, scores, train_all
+from cli_runs import config, fails, fused, load, scores
 
 from fusionlab.cli import FusionlabCLI, run
 from fusionlab.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def runs(flair2_root, tmp_path_factory) -> Path:
-    return train_all(flair2_root, tmp_path_factory.mktemp("runs"))
 
 
 def test_resuming_gives_the_weights_of_never_stopping(runs, flair2_root, tmp_path):

@@ -13,14 +13,9 @@ import pytest
 import rasterio
 import torch
 import yaml
-from cli_runs import fails, load, scores, train_all
+from cli_runs import fails, load, scores
 
 from fusionlab.cli import run
-
-
-@pytest.fixture(scope="module")
-def runs(flair2_root, tmp_path_factory) -> Path:
-    return train_all(flair2_root, tmp_path_factory.mktemp("runs"))
 
 
 def test_fit_leaves_what_a_user_looks_for(runs):

@@ -17,7 +17,9 @@ LAYERS = [
     {"models"},
     {"tasks"},
     {"callbacks"},
-    {"cli_arguments", "cli_parser"},
+    {"cli_facts", "cli_mistakes"},
+    {"cli_arguments", "cli_overlays"},
+    {"cli_parser"},
     {"cli"},
     {"__main__"},
 ]

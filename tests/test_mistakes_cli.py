@@ -4,15 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import command, config, fails, load, pixel_expert, train_all
+from cli_runs import command, config, fails, load, pixel_expert
 
 from fusionlab.cli import run
 from fusionlab.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def runs(flair2_root, tmp_path_factory) -> Path:
-    return train_all(flair2_root, tmp_path_factory.mktemp("runs"))
 
 
 def test_the_command_prints_one_message_and_status_2(tmp_path):

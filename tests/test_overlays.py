@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli_runs import train_all
 
 from fusionlab.cli import run
 from fusionlab.errors import InputError
@@ -255,8 +254,8 @@ def test_null_for_what_is_not_there_is_a_mistake(tmp_path, place):
 
 
 @pytest.fixture(scope="module")
-def fused(flair2_root, tmp_path_factory) -> Path:
-    return train_all(flair2_root, tmp_path_factory.mktemp("runs")) / "fused" / "best.ckpt"
+def fused(runs) -> Path:
+    return runs / "fused" / "best.ckpt"
 
 
 def test_an_overlay_changes_one_thing_of_a_checkpoint(fused, capsys):

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
-from cli_runs import config, pixel_expert, train_all
+from cli_runs import config, pixel_expert
 from raster_scenes import smooth_image, write
 
 from fusionlab.cli import run
@@ -23,9 +23,9 @@ S2_BANDS = 10
 
 
 @pytest.fixture(scope="module")
-def checkpoint(flair2_root, tmp_path_factory) -> Path:
+def checkpoint(runs) -> Path:
     """A fusion of two trained experts."""
-    return train_all(flair2_root, tmp_path_factory.mktemp("runs")) / "fused" / "best.ckpt"
+    return runs / "fused" / "best.ckpt"
 
 
 def write_series(folder: Path, size: int, **place) -> Path:

@@ -35,7 +35,10 @@ def test_bands_are_found_by_name_and_both_lists_are_named_when_not():
         (lambda: Schema({}, ("a", "b"), colors=("#000000",)), "2 classes but 1 colours"),
         (lambda: Schema({}, ("a",), scores={"s": ("b",)}), "Unknown class 'b'"),
         (lambda: schema().modality(None, where="X"), "takes one modality.*'a', 'b'"),
-        (lambda: schema().modality("c", where="X"), "'c'.*'a', 'b'"),
+        (
+            lambda: schema().modality("c", where="X"),
+            r"modality 'c' \(X\).*'a', 'b'.*Keep 'c'.*--data\.missing \"\[c\]\"",
+        ),
     ],
 )
 def test_contradictions_are_refused(make, message):

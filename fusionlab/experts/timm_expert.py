@@ -53,10 +53,10 @@ class TimmExpert(Expert):
             what the authors of the weights did: DINOv3's use the class token, although timm
             averages. Attention pooling (SigLIP) is replaced by the average. Other networks pool in
             their own way, which is the average for all convolutional ones.
-        image_size: side in pixels to which images are resized on the device, after normalisation
-            (bilinear; antialiased when shrinking). Networks of one size (BEiT, Mixer) need it. If
-            not given, images are taken as they are, and transformers pad them with the mean to a
-            multiple of their patches at the bottom and the right.
+        image_size: side in pixels, at least 1, to which images are resized on the device, after
+            normalisation (bilinear; antialiased when shrinking). Networks of one size (BEiT, Mixer)
+            need it. If not given, images are taken as they are, and transformers pad them with the
+            mean to a multiple of their patches at the bottom and the right.
         statistics: ``data`` normalises by the mean and standard deviation that the data publish,
             or by `mean` and `std`; ``weights`` by those that timm states for the weights, which are
             made for red, green and blue in [0, 1].
@@ -109,6 +109,11 @@ class TimmExpert(Expert):
             raise InputError(
                 f"{where} takes images, but {name!r} is a time series. Use an expert for series, "
                 "such as TSViT, or name another `modality:`."
+            )
+        if image_size is not None and image_size < 1:
+            raise InputError(
+                f"{where}: image_size is the side in pixels to which images are resized, at least "
+                f"1, got {image_size}. Leave it out to take images as they are."
             )
         if statistics == "weights":
             if mean is not None or std is not None:

@@ -175,6 +175,12 @@ class TestSizes:
     def test_a_network_is_built_for_its_size(self):
         assert expert("test_vit", image_size=64).body.network.pos_embed.shape[1] == 1 + 16
 
+    @pytest.mark.parametrize("size", [0, -32])
+    @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+    def test_a_size_has_pixels(self, backbone, size):
+        with pytest.raises(InputError, match=rf"image_size.*at least 1, got {size}\."):
+            TimmExpert(SCHEMA, backbone=backbone, image_size=size)
+
     def test_impossible_sizes_are_refused(self):
         with pytest.raises(InputError, match=r"120 is no multiple.*16 pixels.*112 or 128"):
             TimmExpert(SCHEMA, backbone="test_vit", image_size=120)

@@ -27,6 +27,7 @@ from fusionlab.data.raster.files import (
     same_gsd,
 )
 from fusionlab.data.raster.layers import Layers, check_crs, image_layers, series_layers
+from fusionlab.data.raster.units import warn_of_other_units
 from fusionlab.data.raster.windows import WholeSources
 from fusionlab.data.samples import Sample
 from fusionlab.errors import InputError
@@ -52,10 +53,14 @@ class RasterDataModule(DataModule):
     beyond its edge is mirrored. With `overlap` patches follow more densely, still on a regular grid
     of ``window - overlap`` pixels.
 
-    Values must be in the unit of training, or be brought to it with `scale` and `offset`:
+    Values must be in the unit of training, or be brought to it with `scale` and `offset`. What is
+    impossible by the statistics of training is warned of:
 
-    * Sentinel-2 products since processing baseline 04.00 (January 2022) hold reflectance times
-      10,000 plus 1,000; FLAIR #2 does not have the 1,000: ``--data.offset.sentinel2 -1000``.
+    * Sentinel-2 in FLAIR #2 and BigEarthNet is reflectance times 10,000. Products since processing
+      baseline 04.00 (January 2022) hold 1,000 more: ``--data.offset.sentinel2 -1000``, or whatever
+      the model calls the modality; with one value per band where others share it.
+    * Sentinel-1 in BigEarthNet is backscatter in dB. Linear power is 10 log10 away from it, which
+      no scale makes up for: convert the raster first.
     * FLAIR #2 holds heights in units of 0.2 m; heights in metres as the fifth band of an aerial
       image become such with ``--data.scale.aerial "[1, 1, 1, 1, 5]"``.
 
@@ -177,6 +182,7 @@ class RasterDataModule(DataModule):
             _check_overlap(name, layers[name].all_files, grid)
             if name in clouds:
                 _check_overlap(name, clouds[name].all_files, grid)
+            warn_of_other_units(name, layers[name], schema.modalities[name], recipes[name])
         for name in schema.modalities.keys() - layers.keys():
             log.info("No raster of %r was given: predicting without it.", name)
         return RasterWindows(

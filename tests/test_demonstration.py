@@ -1,0 +1,116 @@
+"""The demonstration on patches chooses by validation, and fails where a fusion shows too little."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    for name in ("demonstration", "demo_bigearthnet"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("demo_bigearthnet")
+
+
+def results(demo, *, test=90.0, without=(70.0, 60.0), seed=0, others=99.0):
+    """Experts of 60 (s1) and 70 (s2); per level, a fusion to choose and a better-looking one."""
+
+    def row(model, ap, val, lost=()):
+        return demo.Result(
+            model, seed, ap_macro=ap, ap_micro=ap, f1_macro=ap, val_ap_macro=val,
+            without=dict(zip(demo.EXPERTS, lost, strict=False)), trained_parameters=1, seconds=1.0,
+        )  # fmt: skip
+
+    return [
+        row("s1", 60.0, 99.0),
+        row("s2", 70.0, 99.0),
+        row("decisions gated", others, 80.0, (0.0, 0.0)),
+        row("decisions concat", test, 81.0, without),
+        row("embeddings weighted", test, 83.0, without),
+        row("embeddings attention", others, 82.0, (0.0, 0.0)),
+    ]
+
+
+def failures(demo, found):
+    return [failure for gain in demo.gains(found) for failure in gain.failures]
+
+
+def test_chosen_by_validation_although_another_is_better_on_test(demo):
+    found = demo.gains(results(demo, test=80.0))
+    assert [gain.model for gain in found] == ["decisions concat", "embeddings weighted"]
+    assert all(gain.over_expert == 10.0 for gain in found)
+    assert all(gain.without == {"s1": 0.0, "s2": 0.0} for gain in found)
+
+
+def test_every_seed_chooses_its_own(demo):
+    second = results(demo, seed=1, test=76.0)
+    second[2].val_ap_macro, second[2].without = 90.0, {"s1": 71.0, "s2": 59.0}
+    found = demo.gains([*results(demo), *second])
+    assert [(gain.seed, gain.model) for gain in found] == [
+        (0, "decisions concat"), (0, "embeddings weighted"),
+        (1, "decisions gated"), (1, "embeddings weighted"),
+    ]  # fmt: skip
+    assert found[2].without == {"s1": 1.0, "s2": -1.0}
+    line = "seed 1, decisions: gated: +29.0 points of macro AP over the better expert; without "
+    assert str(found[2]).startswith(line + "Sentinel-1 +1.0 to the Sentinel-2 expert")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"test": 75.0, "without": (67.0, 57.0)}, ()),  # both bounds, exactly
+        ({"test": 74.9}, ("+4.90 points of macro AP over the better expert",)),
+        ({"test": float("nan")}, ("+nan points",)),
+        ({"without": (66.9, 60.0)}, ("-3.10 points of macro AP without s1",)),
+        ({"without": (70.0, 56.9)}, ("-3.10 points of macro AP without s2",)),
+        ({"test": 60.0, "without": (0.0, 0.0)}, ("-10.00", "without s1", "without s2")),
+    ],
+)
+def test_what_must_hold(demo, options, expected):
+    found = failures(demo, results(demo, **options))
+    assert len(found) == 2 * len(expected)  # of both levels
+    for failure, wanted in zip(found, 2 * expected, strict=True):
+        assert wanted in failure
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("good", [False, True])
+def test_the_command_fails_unless_short(demo, good, short, tmp_path, monkeypatch, capsys):
+    """Everything but the training, which `./scripts/demo bigearthnet --short` runs."""
+    published = []
+    seeds = {0: results(demo), 1: results(demo, seed=1, test=90.0 if good else 72.0)}
+    monkeypatch.setattr(demo, "write_bigearthnet", lambda folder, *_, **__: Written(folder))
+    monkeypatch.setattr(demo, "write_rasters", lambda folder, _: Written(folder))
+    monkeypatch.setattr(demo, "train_all", lambda runs, data, seed, *, short: seeds[seed])
+    mapped = []
+    monkeypatch.setattr(demo, "classify", lambda folder, runs, place, models: mapped.append(models))
+    monkeypatch.setattr(demo, "picture", lambda place, grids, path: path)
+    monkeypatch.setattr(demo, "publish", lambda *given: published.append(given))
+    (tmp_path / "short").mkdir()
+    flags = ["--folder", str(tmp_path), "--seeds", "0", "1", "--publish", *["--short"] * short]
+    monkeypatch.setattr(sys, "argv", ["demo", *flags])
+    if good or short:
+        demo.main()
+    else:
+        with pytest.raises(SystemExit) as ended:
+            demo.main()
+        assert "seed 1, decisions concat: +2.00 points" in str(ended.value.code)
+    assert bool(published) == (good or short)
+    assert mapped == [["s1", "s2", "decisions concat", "embeddings weighted"]]
+    kept = json.loads((tmp_path / ("short" if short else ".") / "results.json").read_text())
+    assert [row["val_ap_macro"] for row in kept[:3]] == [99.0, 99.0, 80.0]
+
+
+class Written:
+    """What a generator gives back."""
+
+    patches = 0
+
+    def __init__(self, root):
+        self.root = root
