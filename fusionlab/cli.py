@@ -181,7 +181,8 @@ class FusionlabCLI(LightningCLI):
             config = parser.parse_args(completed)
             refuse_other_files(config[command], description, where=path)
             if facts := denied_facts(config[command], description):
-                config = parser.parse_args([*completed, "--config", yaml.safe_dump(facts)])
+                said = yaml.safe_dump(facts, sort_keys=False)
+                config = parser.parse_args([*completed, "--config", said])
             return config
         chosen.set_defaults({"writer": _writer(task_in(settings))})
         if "model" not in settings:

@@ -95,7 +95,8 @@ def with_checkpoint(
     completed = [*args, "--ckpt_path", str(path)]
     if description:
         position = completed.index(command) + 1
-        completed[position:position] = ["--config", yaml.safe_dump(description)]
+        # In its own order: the weights of a fusion are those of its first expert, its second, ...
+        completed[position:position] = ["--config", yaml.safe_dump(description, sort_keys=False)]
     return completed
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from cli_runs import config, fails, fused, load, scores
 
 from fusionlab.cli import FusionlabCLI, run
@@ -186,3 +187,39 @@ def test_an_earlier_run_is_not_overwritten_by_mistake(runs, flair2_root):
     with pytest.raises(InputError, match=r"already holds best\.ckpt.*--overwrite true"):
         run(["fit", "--config", str(runs / "aerial.yaml"), "--output", str(runs / "aerial")])
     assert (runs / "aerial" / "best.ckpt").read_bytes() == before
+
+
+def test_experts_keep_their_order(runs, flair2_root, tmp_path):
+    """Weights of a fusion have the order of its experts, which need not be the alphabet's."""
+    model = fused(runs)
+    experts = model["init_args"]["experts"]
+    model["init_args"]["experts"] = {name: experts[name] for name in ("sentinel2", "aerial")}
+    file = tmp_path / "reversed.yaml"
+    config(file, flair2_root, model, modalities=["aerial", "sentinel2"])
+    content = yaml.safe_load(file.read_text())
+    content["model"]["init_args"]["model"] = model  # as config() sorts it
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    fitted = run(["fit", "--config", str(file), "--output", str(tmp_path / "run")])
+    best = str(tmp_path / "run" / "best.ckpt")
+    for given in (file, tmp_path / "run" / "config.yaml"):
+        restored = run([
+            "validate", "--config", str(given), "--ckpt_path", best,
+            "--output", str(tmp_path / "again"),
+        ])  # fmt: skip
+        assert list(restored.model.model.experts) == ["sentinel2", "aerial"]
+    data = [
+        "--data",
+        "Flair2DataModule",
+        "--data.root",
+        str(flair2_root),
+        "--data.sen_crop_size",
+        "12",
+    ]
+    alone = run([
+        "validate", "--ckpt_path", best, *data, "--trainer.accelerator", "cpu",
+        "--output", str(tmp_path / "alone"),
+    ])  # fmt: skip
+    assert list(alone.model.model.experts) == ["sentinel2", "aerial"]
+    weights = [cli.model.model.fusion.class_weights() for cli in (fitted, alone)]
+    for name in experts:
+        torch.testing.assert_close(weights[0][name], weights[1][name])
