@@ -15,7 +15,7 @@ S2 = Modality(
 )
 CLASSES = ["forest", "water", "urban", "meadow"]
 SCHEMA = Schema({"s2": S2}, CLASSES, target="multilabel")
-BARE = SCHEMA.without_classes()
+BARE = SCHEMA.without_outputs()
 DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
 WITH_TOKEN = ["test_vit", "small_dinov3"]
 NETWORKS = ["test_resnet", "test_convnext", "test_vit2", *WITH_TOKEN]
