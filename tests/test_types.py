@@ -46,8 +46,58 @@ def test_contradictions_are_refused(make, message):
         make()
 
 
+HEIGHTS = {"target": "regression", "variables": ("height", "cover"), "units": ("m", "")}
+
+
+def test_a_schema_of_values():
+    before = Schema({"a": Modality(("r",), 0.2)}, gsd=0.2, **HEIGHTS)
+    assert Schema.from_dict(before.to_dict()) == before
+    assert (before.outputs, before.classes, before.num_classes) == (("height", "cover"), (), 0)
+    assert (before.kind, before.regresses, before.pixelwise) == ("variables", True, True)
+    assert before.only("a").units == ("m", "")
+    bare = before.without_outputs()
+    assert (bare.outputs, bare.units, bare.target) == ((), (), "regression")
+    scalar = Schema({}, target="scalar_regression", variables=("yield",))
+    assert (scalar.pixelwise, scalar.regresses, scalar.units) == (False, True, ("",))
+    assert "variables=('yield',)" in repr(scalar)
+
+
+def test_a_schema_of_classes():
+    assert (schema().outputs, schema().kind) == (schema().classes, "classes")
+    assert schema().pixelwise
+    assert not schema().regresses
+    assert schema().without_outputs().outputs == ()
+    old = {k: v for k, v in schema().to_dict().items() if k not in ("variables", "units")}
+    assert Schema.from_dict(old) == schema()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variables": ("a",)}, r"'segmentation', but the data name the variables \['a'\]"),
+        ({"classes": ("a",), **HEIGHTS}, r"'regression', but the data name the classes \['a'\]"),
+        ({**HEIGHTS, "variables": ("a", "a")}, "Variable names must differ"),
+        ({**HEIGHTS, "units": ("m",)}, "2 variables but 1 units"),
+        ({"target": "depth"}, r"one of \['segmentation'.*'scalar_regression'\]"),
+    ],
+)
+def test_contradictions_of_targets_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Schema({}, **options)
+
+
+def test_units_must_agree_where_they_are_known():
+    trained = Schema({}, **HEIGHTS)
+    trained.require_same_units(Schema({}, **{**HEIGHTS, "units": ()}), where="X")
+    trained.require_same_units(Schema({}, ("wood",)), where="X")
+    with pytest.raises(InputError, match=r"X was trained on 'height' in 'm'.* in 'cm'"):
+        trained.require_same_units(Schema({}, **{**HEIGHTS, "units": ("cm", "")}), where="X")
+
+
 def test_classes_by_name_and_index():
     classes = ("wood", "road")
     assert class_indices(["road", 0, "1"], classes, where="x") == [1, 0, 1]
     with pytest.raises(InputError, match=r"Unknown class 2 in x.*wood"):
         class_indices([2], classes, where="x")
+    with pytest.raises(InputError, match=r"Unknown variable 'hight' in x.*'height'.*variables are"):
+        class_indices(["hight"], ("height",), where="x", kind="variable")

@@ -1,6 +1,7 @@
 """Examples of an evaluation: images, truth and prediction side by side, to file and loggers.
 
-Maps are drawn beside the images; of patches, the labels that are right, missed or wrong.
+Maps are drawn beside the images, those of values with their errors; of patches, the labels that are
+right, missed or wrong, or true and predicted values.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionlab.callbacks.label_figure import LabelledSample, labels_figure
+from fusionlab.callbacks.value_figures import RegressedSample, value_maps_figure, values_figure
 from fusionlab.plots import examples_figure
 from fusionlab.tasks import SupervisedTask
 from fusionlab.types import IGNORE_INDEX, Batch, Modality, Schema, TimeSeries
@@ -44,8 +46,7 @@ class Examples(Callback):
     def __init__(self, output: str | Path, *, number: int = 4) -> None:
         self.output = Path(output)
         self.number = number
-        self._rows: list[list[tuple[str, NDArray[Any]]]] = []
-        self._labelled: list[LabelledSample] = []
+        self._samples: list[Any] = []  # as the figure for the kind of target takes them
 
     def on_validation_batch_end(
         self,
@@ -94,7 +95,7 @@ class Examples(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._rows, self._labelled = [], []
+        self._samples = []
 
     def _keep(
         self,
@@ -103,36 +104,40 @@ class Examples(Callback):
         outputs: dict[str, Tensor] | None,
         batch: Batch,
     ) -> None:
-        missing = self.number - len(self._rows) - len(self._labelled)
+        missing = self.number - len(self._samples)
         if missing <= 0 or not trainer.is_global_zero or not outputs:
             return
         if not isinstance(pl_module, SupervisedTask):
             return  # there is no truth to show beside the answer
-        target = pl_module.target(batch).cpu().numpy()
-        number = min(missing, len(target))
-        if pl_module.schema.target != "segmentation":
-            predicted = outputs["predicted"].cpu().numpy()
-            for i in range(number):
-                shown: dict[str, NDArray[Any] | None] = dict.fromkeys(batch["inputs"])
-                shown.update(pictures(batch, i, pl_module.data_schema))
-                name = batch["sample_id"][i] if "sample_id" in batch else ""
-                true, said = _label_set(target[i]), _label_set(predicted[i])
-                self._labelled.append(LabelledSample(name, shown, true, said or frozenset()))
-            return
-        for i in range(number):
-            row = list(pictures(batch, i, pl_module.data_schema).items())
-            row.append(("truth", target[i]))
-            row.append(("prediction", outputs["predicted"][i].cpu().numpy()))
-            self._rows.append(row)
+        schema = pl_module.schema
+        target, predicted = pl_module.target(batch), outputs["predicted"]
+        for i in range(min(missing, len(target))):
+            shown = pictures(batch, i, pl_module.data_schema)
+            name = batch["sample_id"][i] if "sample_id" in batch else ""
+            true, said = _array(target[i]), _array(predicted[i])
+            every: dict[str, NDArray[Any] | None] = {**dict.fromkeys(batch["inputs"]), **shown}
+            if schema.regresses:
+                self._samples.append(RegressedSample(name, every, true, said))
+            elif schema.pixelwise:
+                maps = {"truth": true, "prediction": said}
+                self._samples.append([*shown.items(), *maps.items()])
+            else:
+                labels = _label_set(said) or frozenset()
+                self._samples.append(LabelledSample(name, every, _label_set(true), labels))
+
+    def _figure(self, schema: Schema) -> Figure:
+        if schema.regresses:
+            draw = value_maps_figure if schema.pixelwise else values_figure
+            return draw(self._samples, schema.variables, schema.units)
+        if schema.pixelwise:
+            return examples_figure(self._samples, schema.classes, schema.colors)
+        return labels_figure(self._samples, schema.classes)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not self._rows and not self._labelled:
+        if not self._samples:
             return
         assert isinstance(pl_module, SupervisedTask)
-        if self._labelled:
-            figure = labels_figure(self._labelled, pl_module.schema.classes)
-        else:
-            figure = examples_figure(self._rows, pl_module.schema.classes, pl_module.schema.colors)
+        figure = self._figure(pl_module.schema)
         self.output.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.output / f"{stage}_examples.png")
         for logger in trainer.loggers:
@@ -187,6 +192,13 @@ def _stretched(values: Tensor) -> Tensor:
     low, high = torch.nanquantile(values[..., ::2, ::2].flatten(), limits)
     stretched = ((values - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
     return torch.nan_to_num(stretched, nan=0.0)
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    """An array; numpy has no bfloat16."""
+    values = values.detach().cpu()
+    array: NDArray[Any] = (values.float() if values.is_floating_point() else values).numpy()
+    return array
 
 
 def _label_set(labels: NDArray[Any]) -> frozenset[int] | None:

@@ -12,7 +12,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rasterio.errors import RasterioError
 
-from fusionlab.callbacks.map_stream import Floats, MapStream, Probabilities
+from fusionlab.callbacks.map_layers import (
+    ClassLayer,
+    ContributionLayer,
+    Floats,
+    Layer,
+    Probabilities,
+    ProbabilityLayer,
+    ValueLayer,
+)
+from fusionlab.callbacks.map_stream import MapStream
 from fusionlab.callbacks.quicklook import write_quicklook
 from fusionlab.errors import InputError
 from fusionlab.plots import class_colors
@@ -26,10 +35,16 @@ _MOST_CLASSES = 255
 class GeoTiffWriter(Callback):
     """Writes one map per raster of the output grid, in its reference system and on its pixels.
 
-    For ``zone.tif`` it writes ``zone_classes.tif``: tiled and compressed, class indices as uint8,
-    255 where that raster or all modalities that the model reads have no data, with colour table and
-    class names (as tags ``CLASS_0``… and ``CLASS_NAMES``, and in GDAL's side file for GIS legends).
-    Overlapping windows are blended.
+    For ``zone.tif`` it writes, tiled and compressed,
+
+    * of a model that gives pixels a class ``zone_classes.tif``: class indices as uint8, 255 is
+      nodata, with colour table and class names (as tags ``CLASS_0``… and ``CLASS_NAMES``, and in
+      GDAL's side file for GIS legends);
+    * of a model that gives pixels values ``zone_values.tif``: one band of float32 per variable,
+      described by its name and unit, NaN is nodata.
+
+    Nodata is where that raster or all modalities that the model reads have no data. Overlapping
+    windows are blended.
 
     Files bear a temporary name until they are whole. Then they replace those of an earlier run, of
     which nothing stays, not even kinds that this run does not write; after an error or an
@@ -39,10 +54,12 @@ class GeoTiffWriter(Callback):
     Args:
         output: folder for the maps, made if need be.
         probabilities: write ``zone_probabilities.tif`` too, one band per class: ``uint8`` (254 is
-            1, with the scale in the file, 255 is nodata) or ``float16`` (NaN is nodata).
+            1, with the scale in the file, 255 is nodata) or ``float16`` (NaN is nodata). For models
+            that give classes only.
         contributions: write ``zone_contributions.tif`` too, one band per modality: its share in
-            the decision, percent, 255 is nodata.
-        quicklook: write ``zone_quicklook.png`` too.
+            the answer, percent, 255 is nodata.
+        quicklook: write ``zone_quicklook.png`` too: classes in their colours, or values with a
+            colour bar.
         compress: compression of the GeoTIFFs.
     """
 
@@ -67,17 +84,24 @@ class GeoTiffWriter(Callback):
         """Makes the folder.
 
         Raises:
-            InputError: if that is impossible, if the model answers once per sample, or if there are
-                more classes than a byte can name.
+            InputError: if that is impossible, if the model answers once per sample, if there are
+                more classes than a byte can name, or if probabilities are wanted of a model that
+                gives values.
         """
         if stage != "predict":
             return
         schema = _schema(pl_module)
-        if schema.target != "segmentation":
+        if not schema.pixelwise:
             raise InputError(
-                f"GeoTiffWriter writes a class per pixel, but the model answers once per sample "
+                f"GeoTiffWriter writes an answer per pixel, but the model answers once per sample "
                 f"({schema.target}). Write its predictions with `--writer TableWriter`, which also "
                 "writes a grid of the patches of a raster."
+            )
+        if schema.regresses and self.probabilities != "none":
+            raise InputError(
+                f"The model gives values ({', '.join(schema.variables)}), which have no "
+                f"probabilities; got `probabilities: {self.probabilities}`. Leave it out: the "
+                "values themselves are written."
             )
         try:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -110,9 +134,9 @@ class GeoTiffWriter(Callback):
 
         Args:
             trainer: the trainer.
-            pl_module: the task; its schema names the classes.
-            outputs: ``probabilities`` ``(B, K, H, W)`` and, if asked for, ``shares`` ``(B, H, W)``
-                per modality.
+            pl_module: the task; its schema names the classes or variables.
+            outputs: ``probabilities`` ``(B, K, H, W)``, or ``values`` ``(B, V, H, W)`` of a
+                regression, and, if asked for, ``shares`` ``(B, H, W)`` per modality.
             batch: with ``placement``.
             batch_idx: not used.
             dataloader_idx: not used.
@@ -128,7 +152,7 @@ class GeoTiffWriter(Callback):
             )
         schema = _schema(pl_module)
         shares = self._shares(outputs)
-        probabilities = outputs["probabilities"]
+        answers = outputs["values" if schema.regresses else "probabilities"]
         windows = batch["placement"]["window"].tolist()
         # Without any input a model still answers something, which must not become a map.
         available = batch["available"]
@@ -138,15 +162,15 @@ class GeoTiffWriter(Callback):
             zip(batch["placement"]["source"], windows, strict=True)
         ):
             row, column, height, width = window
-            if probabilities.shape[-2] < height or probabilities.shape[-1] < width:
+            if answers.shape[-2] < height or answers.shape[-1] < width:
                 raise InputError(
-                    f"The model answers with {tuple(probabilities.shape[-2:])} pixels for a window "
+                    f"The model answers with {tuple(answers.shape[-2:])} pixels for a window "
                     f"of {(height, width)} of {source}: maps need an answer for every pixel of the "
                     "grid. Choose a smaller --data.window, or another --data.grid."
                 )
             stream = self._open(source, height, schema, tuple(shares))
-            # One sample at a time: a whole batch of probabilities in float32 is large.
-            values = probabilities[i, :, :height, :width].detach().cpu().float().numpy()
+            # One sample at a time: a whole batch in float32 is large.
+            values = answers[i, :, :height, :width].detach().cpu().float().numpy()
             parts = [share[i, :height, :width].detach().cpu().float() for share in shares.values()]
             stacked: Floats | None = torch.stack(parts).numpy() if parts else None
             with _writing(source, self.output):
@@ -195,14 +219,27 @@ class GeoTiffWriter(Callback):
                 source,
                 self.output,
                 window_height=window_height,
-                classes=schema.classes,
-                colors=class_colors(schema.classes, schema.colors),
+                layers=self._layers(schema, modalities),
+                answers=len(schema.outputs),
+                shares=len(modalities),
                 band_counts=[len(m.bands) for m in schema.modalities.values() if not m.temporal],
-                probabilities=self.probabilities,
-                modalities=modalities,
                 compress=self.compress,
             )
         return self._stream
+
+    def _layers(self, schema: Schema, modalities: Sequence[str]) -> list[Layer]:
+        """What is written of a raster; the map itself first."""
+        layers: list[Layer]
+        if schema.regresses:
+            layers = [ValueLayer(schema.variables, schema.units)]
+        else:
+            classes = schema.classes
+            layers = [ClassLayer(classes, class_colors(classes, schema.colors))]
+            if self.probabilities != "none":
+                layers.append(ProbabilityLayer(classes, self.probabilities))
+        if modalities:
+            layers.append(ContributionLayer(modalities))
+        return layers
 
     def _finish(self, schema: Schema) -> None:
         stream = self._stream
@@ -217,15 +254,13 @@ class GeoTiffWriter(Callback):
                 stream.source,
             )
             return
-        path = stream.paths["classes"]
-        log.info("Wrote %s.", path)
+        log.info("Wrote %s.", stream.map)
         if self.quicklook:
             write_quicklook(
-                path.with_name(f"{Path(stream.source).stem}_quicklook.png"),
+                stream.map.with_name(f"{Path(stream.source).stem}_quicklook.png"),
                 source=stream.source,
-                classes_path=path,
-                classes=schema.classes,
-                colors=class_colors(schema.classes, schema.colors),
+                map_path=stream.map,
+                layer=next(iter(stream.layers.values())),
                 bands=[modality.bands for modality in schema.modalities.values()],
             )
 

@@ -7,29 +7,22 @@ that no compressed tile is written twice. The files bear a temporary name until 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
-from xml.sax.saxutils import escape
+from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from fusionlab.callbacks.map_layers import KINDS, Blended, Floats, Layer
 from fusionlab.data.raster.files import CACHE_MEGABYTES, Mask, alpha_bands, observed
-from fusionlab.types import IGNORE_INDEX
-
-Floats = NDArray[np.float32]
-Probabilities = Literal["none", "uint8", "float16"]
 
 BLOCK = 256
-NODATA = IGNORE_INDEX
 _LEAST_WEIGHT = 1e-3
 _LARGEST_BUFFER = 2**29
 """Bytes; the rows of a wider raster are kept in an unnamed temporary file instead of memory."""
@@ -43,21 +36,22 @@ def blend_weights(height: int, width: int) -> Floats:
     the least context, hardly count.
     """
     axes = [np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in (height, width)]
-    weights: Floats = np.maximum(np.outer(*axes), _LEAST_WEIGHT).astype(np.float32)
+    # Each axis by itself: along the raster's first row, columns must still be blended.
+    weights: Floats = np.outer(*(np.maximum(a, _LEAST_WEIGHT) for a in axes)).astype(np.float32)
     return weights
 
 
-def leftovers(classes: Path, *, written: Collection[Path]) -> list[Path]:
+def leftovers(folder: Path, stem: str, *, written: Collection[Path]) -> list[Path]:
     """Files that an earlier run may have put beside a map and this one does not replace.
 
     Args:
-        classes: path of the map, ``<stem>_classes.tif``.
+        folder: where the map goes.
+        stem: name of the raster that it lies on, without ending.
         written: the GeoTIFFs that this run writes.
     """
-    stem = classes.name.removesuffix("_classes.tif")
-    paths = [classes.with_name(f"{stem}_quicklook.png")]  # drawn anew once the map is there
-    for kind in ("probabilities", "contributions"):
-        path = classes.with_name(f"{stem}_{kind}.tif")
+    paths = [folder / f"{stem}_quicklook.png"]  # drawn anew once the map is there
+    for kind in KINDS:
+        path = folder / f"{stem}_{kind}.tif"
         paths.append(path.with_name(f"{path.name}.aux.xml"))  # statistics that a GIS program left
         if path not in written:
             paths.append(path)
@@ -71,16 +65,17 @@ class MapStream:
         source: the raster that the maps lie on.
         folder: where the maps go.
         window_height: rows of a window.
-        classes: class names.
-        colors: ``#rrggbb`` per class.
+        layers: what to write; the first is the map itself.
+        answers: number of channels of the model's answer.
+        shares: number of modalities whose shares are written.
         band_counts: numbers of bands of the model's images; a raster with one of these numbers has
             no alpha band, even if one is marked so.
-        probabilities: whether and how to write class probabilities.
-        modalities: modalities whose contributions to write; none if empty.
         compress: GeoTIFF compression.
 
     Attributes:
-        paths: final paths by kind: ``classes``, ``probabilities``, ``contributions``.
+        map: final path of the map itself.
+        paths: final paths by kind of layer.
+        complete: whether no window is missing; known once it is closed.
     """
 
     def __init__(
@@ -89,62 +84,49 @@ class MapStream:
         folder: Path,
         *,
         window_height: int,
-        classes: Sequence[str],
-        colors: Sequence[str],
+        layers: Sequence[Layer],
+        answers: int,
+        shares: int = 0,
         band_counts: Sequence[int],
-        probabilities: Probabilities = "none",
-        modalities: Sequence[str] = (),
         compress: str = "deflate",
     ) -> None:
         self.source = source
-        self.classes = tuple(classes)
-        self.modalities = tuple(modalities)
-        self.probabilities = probabilities
+        self.layers = {layer.kind: layer for layer in layers}
+        self.answers = answers
         self.complete = True
         self._written = 0
+        self._folder = folder
         self._files: dict[str, Any] = {}
         self._temporary: dict[str, Path] = {}
-        self.paths: dict[str, Path] = {}
+        self._stem = Path(source).stem
+        self.paths = {kind: folder / f"{self._stem}_{kind}.tif" for kind in self.layers}
+        self.map = self.paths[layers[0].kind]
         self._input = rasterio.open(source)
         self.height, self.width = self._input.height, self._input.width
         alpha = () if self._input.count in band_counts else alpha_bands(self._input)
         self._bands = [i for i in range(1, self._input.count + 1) if i not in alpha]
         rows = min(self.height, window_height + BLOCK)
-        channels = len(self.classes) + 1 + len(self.modalities)
-        self._buffer = _zeros((channels, rows, self.width), folder)
+        self._buffer = _zeros((answers + 1 + shares, rows, self.width), folder)
         self._visited = np.zeros((rows, self.width), bool)
         try:
-            self._create(folder, colors, compress)
+            self._create(compress)
         except BaseException:
             self.abort()
             raise
 
-    def _create(self, folder: Path, colors: Sequence[str], compress: str) -> None:
-        bits = {"NBITS": 16} if self.probabilities == "float16" else {}
-        scaled = self.probabilities == "uint8"
-        layout: dict[str, tuple[Sequence[str], str, float, dict[str, Any]]] = {
-            "classes": (("class",), "uint8", NODATA, {})
-        }
-        if self.probabilities != "none":
-            # GDAL keeps half-precision floats as "float32 of 16 bits".
-            kind, nodata = ("uint8", NODATA) if scaled else ("float32", float("nan"))
-            layout["probabilities"] = (self.classes, kind, nodata, bits)
-        if self.modalities:
-            layout["contributions"] = (self.modalities, "uint8", NODATA, {})
-        stem = Path(self.source).stem
-        for kind, (names, dtype, nodata, options) in layout.items():
-            path = folder / f"{stem}_{kind}.tif"
-            self.paths[kind] = path
+    def _create(self, compress: str) -> None:
+        for kind, layer in self.layers.items():
+            path = self.paths[kind]
             self._temporary[kind] = path.with_name(f".{path.name}.part")
-            file = rasterio.open(
+            self._files[kind] = rasterio.open(
                 self._temporary[kind],
                 "w",
                 driver="GTiff",
                 width=self.width,
                 height=self.height,
-                count=len(names),
-                dtype=dtype,
-                nodata=nodata,
+                count=len(layer.names),
+                dtype=layer.dtype,
+                nodata=layer.nodata,
                 crs=self._input.crs,
                 transform=self._input.transform,
                 tiled=True,
@@ -153,30 +135,15 @@ class MapStream:
                 interleave="band",
                 compress=compress,
                 BIGTIFF="IF_SAFER",
-                **options,
+                **layer.options,
             )
-            self._files[kind] = file
-            for band, name in enumerate(names, 1):
-                file.set_band_description(band, name)
-        self._describe(colors)
-
-    def _describe(self, colors: Sequence[str]) -> None:
-        file = self._files["classes"]
-        table = {i: (*bytes.fromhex(color[1:]), 255) for i, color in enumerate(colors)}
-        file.write_colormap(1, {**table, NODATA: (0, 0, 0, 0)})
-        file.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(self.classes)})
-        file.update_tags(CLASS_NAMES=json.dumps(self.classes, ensure_ascii=False))
-        if self.probabilities == "uint8":
-            file = self._files["probabilities"]
-            file.scales = (1 / _FULL,) * file.count
-        if self.modalities:
-            self._files["contributions"].units = ("percent",) * len(self.modalities)
+            layer.describe(self._files[kind])
 
     def add(
         self,
         row: int,
         column: int,
-        probabilities: Floats,
+        answers: Floats,
         shares: Floats | None = None,
         *,
         present: bool = True,
@@ -186,7 +153,7 @@ class MapStream:
         Args:
             row: first row; never less than that of the window before.
             column: first column.
-            probabilities: ``(K, height, width)``, the part inside the raster.
+            answers: ``(K, height, width)``, the part inside the raster.
             shares: ``(modalities, height, width)``, if contributions are written.
             present: whether the model saw anything here. If not, its answer counts for nothing,
                 and pixels that no other window covers become nodata.
@@ -194,7 +161,7 @@ class MapStream:
         self._flush(row // BLOCK * BLOCK)
         if row < self._written:
             raise RuntimeError(f"Windows of {self.source} must come row by row, got row {row}.")
-        k, height, width = probabilities.shape
+        k, height, width = answers.shape
         first = row - self._written
         self._visited[first : first + height, column : column + width] = True
         if not present:
@@ -202,7 +169,7 @@ class MapStream:
         weights = blend_weights(height, width)
         part = self._buffer[:, first : first + height, column : column + width]
         for i in range(k):
-            part[i] += probabilities[i] * weights
+            part[i] += answers[i] * weights
         part[k] += weights
         if shares is not None:
             part[k + 1 :] += shares * weights
@@ -218,13 +185,12 @@ class MapStream:
             self.abort()
             return
         # What another run wrote beside its map would pass for part of this one.
-        for path in leftovers(self.paths["classes"], written=self.paths.values()):
+        for path in leftovers(self._folder, self._stem, written=self.paths.values()):
             path.unlink(missing_ok=True)
         # The map itself comes last: once it is there, everything is.
-        for kind in sorted(self.paths, key=lambda kind: kind == "classes"):
-            if kind == "classes":
-                write_categories(self.paths[kind], self.classes)
-            self._temporary.pop(kind).replace(self.paths[kind])
+        for kind, path in reversed(self.paths.items()):
+            self.layers[kind].write_beside(path)
+            self._temporary.pop(kind).replace(path)
 
     def abort(self) -> None:
         """Leaves nothing behind; does nothing once the maps are whole."""
@@ -250,24 +216,16 @@ class MapStream:
             self._written += rows
 
     def _write_rows(self, rows: int) -> None:
-        k = len(self.classes)
+        k = self.answers
         window = Window(0, self._written, self.width, rows)
         part = self._buffer[:, :rows]
-        weight = part[k]
         self.complete &= bool(self._visited[:rows].all())
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
-            seen = (weight > 0) & self._observed(window)
-            classes = part[:k].argmax(axis=0).astype(np.uint8)
-            classes[~seen] = NODATA
-            self._files["classes"].write(classes, 1, window=window)
-            if self.probabilities != "none":
-                file = self._files["probabilities"]
-                for band in range(k):
-                    file.write(self._encoded(part[band], weight, seen), band + 1, window=window)
-            for band in range(len(self.modalities)):
-                share = _divided(part[k + 1 + band], weight)
-                percent = np.where(seen, np.round(share * 100), NODATA).astype(np.uint8)
-                self._files["contributions"].write(percent, band + 1, window=window)
+            seen = (part[k] > 0) & self._observed(window)
+            blended = Blended(part[:k], part[k + 1 :], weight=part[k], seen=seen)
+            for kind, layer in self.layers.items():
+                for band, values in enumerate(layer.bands(blended), 1):
+                    self._files[kind].write(values, band, window=window)
 
     def _observed(self, window: Window) -> Mask:
         """Where any band of the source has an observation; mostly the first one tells."""
@@ -278,43 +236,9 @@ class MapStream:
                 break
         return seen
 
-    def _encoded(self, sums: Floats, weight: Floats, seen: NDArray[np.bool_]) -> NDArray[Any]:
-        probability = _divided(sums, weight)
-        if self.probabilities == "uint8":
-            return np.where(seen, np.round(probability * _FULL), NODATA).astype(np.uint8)
-        return np.where(seen, probability, np.float32(np.nan))
-
-
-_FULL = 254
-"""A probability of 1 as uint8; 255 is nodata."""
-
-
-def _divided(sums: Floats, weight: Floats) -> Floats:
-    result: Floats = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
-    return result.clip(0, 1)
-
 
 def _zeros(shape: tuple[int, ...], folder: Path) -> Floats:
     if 4 * np.prod(shape, dtype=np.int64) <= _LARGEST_BUFFER:
         return np.zeros(shape, np.float32)
     with tempfile.TemporaryFile(dir=folder) as file:  # lives on, unnamed, while it is mapped
         return np.memmap(file, np.float32, "w+", shape=shape)
-
-
-def write_categories(path: Path, classes: Sequence[str]) -> None:
-    """Writes GDAL's side file, from which GIS programs take the legend's names.
-
-    A GeoTIFF itself has no place for category names, only for the tags that hold them as well.
-    """
-    names = "".join(f"<Category>{escape(name)}</Category>" for name in classes)
-    text = (
-        '<PAMDataset><PAMRasterBand band="1"><CategoryNames>'
-        f"{names}</CategoryNames></PAMRasterBand></PAMDataset>\n"
-    )
-    target = path.with_name(path.name + ".aux.xml")
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

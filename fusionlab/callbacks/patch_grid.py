@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from fusionlab.callbacks.map_stream import write_categories
+from fusionlab.callbacks.map_layers import write_categories
 from fusionlab.types import IGNORE_INDEX
 
 Floats = NDArray[np.float32]
@@ -37,14 +36,14 @@ class PatchGrid:
         folder: where files go, under temporary names.
         window: rows and columns of a patch, pixels of the source.
         stride: pixels from one patch to the next.
-        classes: class names.
-        colors: ``#rrggbb`` per class.
-        single: whether exactly one class is true of a patch; then the most probable class is
-            written too, with its colours and names.
-        tags: what the file says of itself besides the class names.
+        names: what the bands are: classes, of which they hold probabilities, or variables.
+        units: of variables; none of classes.
+        colors: ``#rrggbb`` per class, if exactly one class is true of a patch; then the most
+            probable class is written too, with its colours and names.
+        tags: what the file says of itself.
 
     Attributes:
-        paths: final paths by kind, ``probabilities`` and ``classes``.
+        paths: final paths by kind, ``answers`` and ``classes``.
         temporary: likewise, the names until the files are whole.
         complete: whether no patch is missing; known once it is closed.
     """
@@ -56,17 +55,17 @@ class PatchGrid:
         *,
         window: int,
         stride: int,
-        classes: Sequence[str],
-        colors: Sequence[str],
-        single: bool,
+        names: Sequence[str],
+        units: Sequence[str] = (),
+        colors: Sequence[str] | None = None,
         tags: Mapping[str, str],
     ) -> None:
         self.source = source
         self.stride = stride
-        self.classes = tuple(classes)
+        self.names = tuple(names)
         self.complete = True
-        self.paths = {"probabilities": folder / f"{Path(source).stem}_patches.tif"}
-        if single:
+        self.paths = {"answers": folder / f"{Path(source).stem}_patches.tif"}
+        if colors is not None:
             self.paths["classes"] = folder / f"{Path(source).stem}_patches_classes.tif"
         self.temporary = {k: p.with_name(f".{p.name}.part") for k, p in self.paths.items()}
         with rasterio.open(source) as file:
@@ -80,10 +79,10 @@ class PatchGrid:
             width * stride, 0, transform.c + margin * width,
             0, height * stride, transform.f + margin * height,
         )  # fmt: skip
-        few = len(self.classes) <= IGNORE_INDEX
+        few = len(self.names) <= IGNORE_INDEX
         self.nodata = IGNORE_INDEX if few else _NODATA_OF_MANY
         self._written = 0
-        self._buffer = np.empty((len(self.classes), _STRIP, self.columns), np.float32)
+        self._buffer = np.empty((len(self.names), _STRIP, self.columns), np.float32)
         self._buffer[:] = np.nan
         self._visited = np.zeros((_STRIP, self.columns), bool)
         self._files: dict[str, Any] = {}
@@ -91,41 +90,41 @@ class PatchGrid:
         try:
             for kind in self.paths:
                 self._files[kind] = self._create(kind, crs, few=few)
-                self._files[kind].update_tags(
-                    CLASS_NAMES=json.dumps(self.classes, ensure_ascii=False), **tags
-                )
-            for band, name in enumerate(self.classes, 1):
-                self._files["probabilities"].set_band_description(band, name)
-            if single:
+                self._files[kind].update_tags(**tags)
+            for band, name in enumerate(self.names, 1):
+                self._files["answers"].set_band_description(band, name)
+            if units:
+                self._files["answers"].units = tuple(units)
+            if colors is not None:
                 self._describe_classes(colors, few=few)
         except BaseException:
             self.abort()
             raise
 
     def _create(self, kind: str, crs: Any, *, few: bool) -> Any:  # noqa: ANN401
-        probabilities = kind == "probabilities"
+        floats = kind == "answers"
         return rasterio.open(
             self.temporary[kind],
             "w",
             driver="GTiff",
             width=self.columns,
             height=self.rows,
-            count=len(self.classes) if probabilities else 1,
-            dtype="float32" if probabilities else "uint8" if few else "uint16",
-            nodata=np.nan if probabilities else self.nodata,
+            count=len(self.names) if floats else 1,
+            dtype="float32" if floats else "uint8" if few else "uint16",
+            nodata=np.nan if floats else self.nodata,
             crs=crs,
             transform=self.transform,
             blockysize=min(_STRIP, self.rows),
             interleave="band",
             compress="deflate",
-            predictor=3 if probabilities else 1,
+            predictor=3 if floats else 1,
             BIGTIFF="IF_SAFER",
         )
 
     def _describe_classes(self, colors: Sequence[str], *, few: bool) -> None:
         file = self._files["classes"]
         file.set_band_description(1, "class")
-        file.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(self.classes)})
+        file.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(self.names)})
         if few:
             table = {i: (*bytes.fromhex(color[1:]), 255) for i, color in enumerate(colors)}
             file.write_colormap(1, {**table, self.nodata: (0, 0, 0, 0)})
@@ -136,7 +135,7 @@ class PatchGrid:
         Args:
             rows: first rows of the patches in the source; never less than those before.
             columns: first columns.
-            values: probabilities ``(n, K)``; NaN where nothing was seen.
+            values: ``(n, K)``, one per band; NaN where nothing was seen.
         """
         at_row, at_column = rows // self.stride, columns // self.stride
         if (rows % self.stride).any() or (columns % self.stride).any():
@@ -172,7 +171,7 @@ class PatchGrid:
         for kind, path in self.paths.items():
             path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)  # statistics of a GIS
             if kind == "classes":
-                write_categories(path, self.classes)
+                write_categories(path, self.names)
             self.temporary[kind].replace(path)
 
     def abort(self) -> None:
@@ -209,7 +208,7 @@ class PatchGrid:
             rows = window.height
             values = self._buffer[:, :rows]
             self.complete &= bool(self._visited[:rows].all())
-            self._write("probabilities", values, window)
+            self._write("answers", values, window)
             if "classes" in self._files:
                 seen = ~np.isnan(values[0])
                 classes = np.where(seen, values.argmax(axis=0), self.nodata)

@@ -30,7 +30,7 @@ class PatchMaps:
     Args:
         folder: where the files go.
         kinds: what to write: ``geotiff``, ``geopackage``, or both.
-        schema: classes and colours, and whether a sample has one class.
+        schema: classes and colours, and whether a sample has one class; or variables and units.
         metadata: what files say of themselves, in plain values.
     """
 
@@ -61,7 +61,7 @@ class PatchMaps:
             InputError: if two rasters have the same name.
         """
         assert predictions.windows is not None
-        seen = np.where(predictions.present[:, None], predictions.probabilities, np.float32(np.nan))
+        seen = np.where(predictions.present[:, None], predictions.numbers, np.float32(np.nan))
         first = 0
         for source, group in groupby(predictions.sources):
             part = slice(first, first + len(list(group)))
@@ -107,19 +107,20 @@ class PatchMaps:
                 f"{self.folder}. Rename one, or predict them into different folders."
             )
         self._stems[stem] = self._source = source
-        classes, colors = self.schema.classes, self.schema.colors
         if "geotiff" in self.kinds:
-            threshold = self.metadata.get("threshold")
+            schema = self.schema
+            single = schema.target == "multiclass"
+            said = {"CLASS_NAMES": "classes", "THRESHOLD": "threshold"}
             self._open.append(
                 PatchGrid(
                     source,
                     self.folder,
                     window=window,
                     stride=stride,
-                    classes=classes,
-                    colors=class_colors(classes, colors),
-                    single=self.schema.target == "multiclass",
-                    tags={} if threshold is None else {"THRESHOLD": threshold},
+                    names=schema.outputs,
+                    units=schema.units,
+                    colors=class_colors(schema.classes, schema.colors) if single else None,
+                    tags={k: self.metadata[v] for k, v in said.items() if v in self.metadata},
                 )
             )
         if "geopackage" in self.kinds:

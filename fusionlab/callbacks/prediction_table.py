@@ -33,12 +33,13 @@ class Predictions:
 
     Attributes:
         patches: names, one per sample.
-        classes: class names.
-        probabilities: ``(n, K)``.
-        labels: ``(n, K)``, which classes the model names.
+        names: of classes or variables.
+        numbers: ``(n, K)``: probabilities of the classes, or values of the variables.
+        labels: ``(n, K)``, which classes the model names; None where it gives values.
         several: whether a sample may have any number of labels; otherwise it has one.
         present: ``(n,)``, whether the model saw anything. Where not, its answer counts for nothing.
         available: per modality ``(n,)``, whether it was there.
+        units: of the variables; their columns carry them where a file format has a place for them.
         shares: per expert ``(n,)``, its share in the decision.
         embeddings: per expert, and fused, ``(n, D)``.
         embedded: per embedding ``(n,)``, whether there was anything to embed; as `present` if not
@@ -48,12 +49,13 @@ class Predictions:
     """
 
     patches: Sequence[str]
-    classes: Sequence[str]
-    probabilities: Floats
-    labels: Mask
+    names: Sequence[str]
+    numbers: Floats
+    labels: Mask | None
     several: bool
     present: Mask
     available: Mapping[str, Mask]
+    units: Sequence[str] = ()
     shares: Mapping[str, Floats] = field(default_factory=dict)
     embeddings: Mapping[str, Floats] = field(default_factory=dict)
     embedded: Mapping[str, Mask] = field(default_factory=dict)
@@ -68,24 +70,35 @@ class Predictions:
             columns["source"] = pa.array(self.sources, pa.string())
             for i, name in enumerate(("row", "column", "height", "width")):
                 columns[name] = pa.array(self.windows[:, i], pa.int32())
-        columns["labels" if self.several else "label"] = self._labels()
+        if self.labels is not None:
+            columns["labels" if self.several else "label"] = self._labels(self.labels)
         for name, there in self.available.items():
             columns[f"available_{name}"] = pa.array(there)
-        for i, name in enumerate(self.classes):
-            columns[f"probability_{name}"] = _floats(self.probabilities[:, i], absent)
+        numbers = "value" if self.labels is None else "probability"
+        for i, name in enumerate(self.names):
+            columns[f"{numbers}_{name}"] = _floats(self.numbers[:, i], absent)
         for name, share in self.shares.items():
             columns[f"share_{name}"] = _floats(share, absent)
         for name, values in self.embeddings.items():
             missing = ~self.embedded.get(name, self.present)
             columns[f"embedding_{name}"] = _lists(values, missing)
-        return pa.RecordBatch.from_pydict(columns)
+        units = {
+            f"{numbers}_{name}": {"unit": unit}
+            for name, unit in zip(self.names, self.units, strict=False)
+            if unit
+        }
+        fields = [
+            pa.field(name, values.type, metadata=units.get(name))
+            for name, values in columns.items()
+        ]
+        return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
 
-    def _labels(self) -> pa.Array:
-        names = pa.array(self.classes, pa.string())
+    def _labels(self, labels: Mask) -> pa.Array:
+        names = pa.array(self.names, pa.string())
         if not self.several:
-            chosen = pa.array(self.labels.argmax(axis=1), pa.int32(), mask=~self.present)
+            chosen = pa.array(labels.argmax(axis=1), pa.int32(), mask=~self.present)
             return names.take(chosen)
-        labels = self.labels & self.present[:, None]
+        labels = labels & self.present[:, None]
         offsets = np.concatenate([[0], labels.sum(axis=1).cumsum()])
         chosen = pa.array(np.nonzero(labels)[1], pa.int32())
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names.take(chosen))

@@ -7,75 +7,118 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
+from fusionlab.callbacks.map_layers import ClassLayer, Layer, ValueLayer
+from fusionlab.callbacks.value_colors import color_limits, draw_bar, draw_values, with_unit
 from fusionlab.data.raster.files import CACHE_MEGABYTES
 from fusionlab.plots import class_map_rgb
 from fusionlab.types import IGNORE_INDEX
 
 _RED_GREEN_BLUE = (("red", "green", "blue"), ("b04", "b03", "b02"), ("r", "g", "b"))
 _LONGEST_SIDE = 480
+_WIDTH = 10.2
+"""Inches."""
 _DPI = 100
+_MOST_VARIABLES = 5
 
 
 def write_quicklook(
     path: Path,
     *,
     source: str,
-    classes_path: Path,
-    classes: Sequence[str],
-    colors: Sequence[str],
+    map_path: Path,
+    layer: Layer,
     bands: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Writes a PNG of at most 1024 pixels: the raster, its map, and a legend with areas.
+    """Writes a PNG of at most 1024 pixels: the raster, and its map with a legend.
+
+    Classes are listed with their areas. Of values the first five variables are shown.
 
     Args:
         path: where to write; under a temporary name first.
         source: the raster that was mapped, read at reduced resolution.
-        classes_path: the map.
-        classes: class names.
-        colors: ``#rrggbb`` per class.
+        map_path: the map.
+        layer: what it shows: classes or values.
         bands: band names of the model's inputs, to find red, green and blue in a raster of one of
             them that does not name its bands; of others the first three bands are shown.
     """
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
         picture = _true_colour(source, bands)
-        with rasterio.open(classes_path) as dataset:
-            values = dataset.read(1, out_shape=picture.shape[:2], resampling=Resampling.nearest)
-    present = [i for i in range(len(classes)) if (values == i).any()]
-    total = max(int((values != IGNORE_INDEX).sum()), 1)
-    height, width = picture.shape[:2]
-    legend_rows = -(-len(present) // 3)
-    inches = (10.2, min(10.2, 5.0 * height / width + 0.5 + 0.24 * legend_rows))
-    figure = Figure(figsize=inches, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    left.imshow(picture)
-    left.set_title(Path(source).name, fontsize=9)
-    right.imshow(class_map_rgb(values, colors), interpolation="nearest")
-    right.set_title("classes", fontsize=9)
-    for axes in (left, right):
-        axes.set_axis_off()
-    handles = [
-        Patch(
-            facecolor=colors[i],
-            edgecolor="0.5",
-            label=f"{classes[i]} {100 * (values == i).sum() / total:.1f} %",
-        )
-        for i in present
-    ]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        shape = picture.shape[:2]
+        with rasterio.open(map_path) as dataset:
+            if isinstance(layer, ClassLayer):
+                classes = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
+                figure, axes = _class_figure(classes, layer)
+            else:
+                assert isinstance(layer, ValueLayer)
+                shown = list(range(1, min(dataset.count, _MOST_VARIABLES) + 1))
+                # A mean over what there is, where the nodata value is NaN.
+                values = dataset.read(
+                    shown, out_shape=(len(shown), *shape), resampling=Resampling.average
+                )
+                figure, axes = _value_figure(values, layer)
+    axes.imshow(picture)
+    axes.set_title(Path(source).name, fontsize=9)
+    axes.set_axis_off()
     temporary = path.with_name(f".{path.name}.part")
     try:
         figure.savefig(temporary, format="png", dpi=_DPI)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _class_figure(values: NDArray[np.uint8], layer: ClassLayer) -> tuple[Figure, Axes]:
+    """A map ``(H, W)`` with its legend, and the place beside it."""
+    present = [i for i in range(len(layer.classes)) if (values == i).any()]
+    total = max(int((values != IGNORE_INDEX).sum()), 1)
+    height, width = values.shape
+    figure = _new_figure(5.0 * height / width + 0.5 + 0.24 * -(-len(present) // 3))
+    left, right = figure.subplots(1, 2)
+    right.imshow(class_map_rgb(values, layer.colors), interpolation="nearest")
+    right.set_title("classes", fontsize=9)
+    right.set_axis_off()
+    handles = [
+        Patch(
+            facecolor=layer.colors[i],
+            edgecolor="0.5",
+            label=f"{layer.classes[i]} {100 * (values == i).sum() / total:.1f} %",
+        )
+        for i in present
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    return figure, left
+
+
+def _value_figure(values: NDArray[np.float32], layer: ValueLayer) -> tuple[Figure, Axes]:
+    """Maps ``(V, H, W)``, each with its colour bar, and the place before them."""
+    panels = len(values) + 1
+    columns = 2 if panels in (2, 4) else 3
+    rows = -(-panels // columns)
+    height, width = values.shape[1:]
+    figure = _new_figure(rows * (_WIDTH / columns * height / width + 0.9))
+    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[1, 0.04] * rows)
+    shown = zip(values, layer.names, layer.units, strict=False)
+    for panel, (one, variable, unit) in enumerate(shown, 1):
+        row, column = 2 * (panel // columns), panel % columns
+        axes = figure.add_subplot(grid[row, column])
+        axes.set_title(variable, fontsize=9)
+        drawn = draw_values(axes, one, color_limits(one))
+        draw_bar(figure.add_subplot(grid[row + 1, column]), [drawn], with_unit(variable, unit))
+    return figure, figure.add_subplot(grid[0, 0])
+
+
+def _new_figure(height: float) -> Figure:
+    figure = Figure(figsize=(_WIDTH, min(_WIDTH, height)), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _true_colour(source: str, bands: Sequence[Sequence[str]]) -> NDArray[np.uint8]:

@@ -42,20 +42,22 @@ class TableWriter(Callback):
       ``; ``); of a model with one class per sample ``label``, the most probable.
     * ``available_<modality>``: whether it was there to look at.
     * ``probability_<class>`` for every class: in pandas ``df.filter(regex="^probability_")``, in
-      DuckDB ``SELECT COLUMNS('^probability_') FROM 'predictions.parquet'``.
+      DuckDB ``SELECT COLUMNS('^probability_') FROM 'predictions.parquet'``. Of a model that gives
+      values ``value_<variable>`` for every variable instead, and no labels.
     * ``share_<expert>`` and ``embedding_<expert>`` (a list of numbers) on request.
 
     A sample of which no modality was available has a row, too: its labels are empty, and its
-    probabilities, shares and embeddings null. The embedding of an expert whose own modality was not
-    available is null. A Parquet file says under the key ``fusionlab`` of its metadata, as JSON, the
-    classes, the threshold, the checkpoint and the model.
+    probabilities or values, shares and embeddings null. The embedding of an expert whose own
+    modality was not available is null. A Parquet file says under the key ``fusionlab`` of its
+    metadata, as JSON, the classes and the threshold, or the variables and their units, the
+    checkpoint and the model. The field of a variable has its ``unit`` as metadata, too.
 
     For every raster ``zone.tif`` that the data cut into patches it writes, as `grid` says,
 
-    * ``zone_patches.tif``: one pixel per patch, one band of probabilities per class, NaN where
-      nothing was seen; of a model with one class per sample also ``zone_patches_classes.tif``, with
-      colour table and class names. Where patches overlap, pixels are as large as the step between
-      patches, and each lies in the middle of its patch.
+    * ``zone_patches.tif``: one pixel per patch, one band of probabilities per class, or of values
+      per variable, NaN where nothing was seen; of a model with one class per sample also
+      ``zone_patches_classes.tif``, with colour table and class names. Where patches overlap, pixels
+      are as large as the step between patches, and each lies in the middle of its patch.
     * ``zone_patches.gpkg``: the patches as polygons with the columns of the table, embeddings
       excepted and labels joined by ``; ``; null as above. Where patches overlap, so do polygons.
 
@@ -110,7 +112,7 @@ class TableWriter(Callback):
         if stage != "predict":
             return
         schema = _schema(pl_module)
-        if schema.target == "segmentation":
+        if schema.pixelwise:
             raise InputError(
                 "TableWriter writes one answer per sample, but the model answers per pixel. Write "
                 "its predictions with `--writer GeoTiffWriter`."
@@ -119,12 +121,12 @@ class TableWriter(Callback):
             pl_module.require_embeddings()
         if "geopackage" in self.grid:
             require_pyogrio()
-            lower = [name.lower() for name in schema.classes]
-            twins = [name for name in schema.classes if lower.count(name.lower()) > 1]
+            lower = [name.lower() for name in schema.outputs]
+            twins = [name for name in schema.outputs if lower.count(name.lower()) > 1]
             if twins:
                 raise InputError(
-                    f"A GeoPackage does not tell the classes {twins} apart, whose names differ in "
-                    "capitals only. Choose `grid: geotiff`."
+                    f"A GeoPackage does not tell the {schema.kind} {twins} apart, whose names "
+                    "differ in capitals only. Choose `grid: geotiff`."
                 )
         try:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -164,9 +166,10 @@ class TableWriter(Callback):
 
         Args:
             trainer: the trainer.
-            pl_module: the task; its schema names the classes.
-            outputs: ``probabilities`` ``(B, K)``, ``labels`` ``(B, K)`` bool and, if asked for,
-                ``shares`` ``(B,)`` and ``embeddings`` ``(B, D)`` per expert.
+            pl_module: the task; its schema names the classes or variables.
+            outputs: ``probabilities`` ``(B, K)`` and ``labels`` ``(B, K)`` bool, or ``values``
+                ``(B, V)``, and, if asked for, ``shares`` ``(B,)`` and ``embeddings`` ``(B, D)`` per
+                expert.
             batch: with ``placement`` if samples are patches of rasters.
             batch_idx: not used.
             dataloader_idx: not used.
@@ -224,9 +227,10 @@ class TableWriter(Callback):
         placement = batch.get("placement")
         return Predictions(
             patches=batch["sample_id"],
-            classes=schema.classes,
-            probabilities=_array(outputs["probabilities"]),
-            labels=outputs["labels"].cpu().numpy(),
+            names=schema.outputs,
+            units=schema.units,
+            numbers=_array(outputs["values" if schema.regresses else "probabilities"]),
+            labels=None if schema.regresses else outputs["labels"].cpu().numpy(),
             several=schema.target == "multilabel",
             present=_any(available.values()),
             available=available,
@@ -330,10 +334,12 @@ def _description(trainer: Trainer, task: LightningModule) -> dict[str, Any]:
     schema = _schema(task)
     found: dict[str, Any] = {
         "target": schema.target,
-        "classes": list(schema.classes),
+        schema.kind: list(schema.outputs),
         "modalities": {name: list(m.bands) for name, m in schema.modalities.items()},
         "fusionlab": fusionlab.__version__,
     }
+    if schema.regresses:
+        found["units"] = list(schema.units)
     threshold = getattr(task, "threshold", None)
     if isinstance(threshold, torch.Tensor):
         threshold = threshold.tolist()

@@ -1,8 +1,14 @@
-"""Losses over class logits, by what the target says: one class is right, or any number of them."""
+"""Losses, by what the target says: one class is right, any number of them, or values."""
 
 from fusionlab.losses.base import ClassWeights, Loss, LossFactory
 from fusionlab.losses.exclusive import CrossEntropy, Dice, Focal, Lovasz
 from fusionlab.losses.multilabel import AsymmetricLoss, BinaryCrossEntropy, MultilabelLoss
+from fusionlab.losses.regression import (
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    RegressionLoss,
+)
 from fusionlab.losses.weighted_sum import WeightedSum
 
 __all__ = [
@@ -12,9 +18,13 @@ __all__ = [
     "CrossEntropy",
     "Dice",
     "Focal",
+    "Huber",
     "Loss",
     "LossFactory",
     "Lovasz",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "MultilabelLoss",
+    "RegressionLoss",
     "WeightedSum",
 ]

@@ -1,8 +1,9 @@
-"""What every loss has in common: its classes, the targets it fits, and what it leaves out."""
+"""What every loss has in common: its names, the targets it fits, and what it leaves out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ _FITTING: dict[Target, str] = {
     "segmentation": "CrossEntropy, Focal, Dice, Lovasz, or a WeightedSum of them",
     "multiclass": "CrossEntropy, Focal, Dice, Lovasz, or a WeightedSum of them",
     "multilabel": "BinaryCrossEntropy, AsymmetricLoss, or a WeightedSum of them",
+    "regression": "MeanSquaredError, MeanAbsoluteError, Huber, or a WeightedSum of them",
+    "scalar_regression": "MeanSquaredError, MeanAbsoluteError, Huber, or a WeightedSum of them",
 }
 
 
@@ -28,10 +31,10 @@ class Loss(nn.Module):
     0, and so are its gradients.
 
     A loss over exclusive classes, one of which is right, implements `compare`. `MultilabelLoss` is
-    the base of those over classes that each apply or not.
+    the base of those over classes that each apply or not, `RegressionLoss` of those over values.
 
     Args:
-        classes: class names in index order.
+        classes: class names in index order; names of variables where these are regressed.
 
     Attributes:
         fits: the kinds of target that it can be compared with.
@@ -89,11 +92,15 @@ class Loss(nn.Module):
 
 
 LossFactory = Callable[[Sequence[str]], Loss]
-"""In YAML: ``class_path`` and ``init_args``; class names are supplied when built."""
+"""In YAML: ``class_path`` and ``init_args``; the names are supplied when built."""
 
 
 def per_class(
-    given: ClassWeights | None, classes: Sequence[str], *, argument: str = "weights"
+    given: ClassWeights | None,
+    classes: Sequence[str],
+    *,
+    argument: str = "weights",
+    kind: Literal["class", "variable"] = "class",
 ) -> Tensor:
     """Weights as ``(K,)`` float32.
 
@@ -101,19 +108,21 @@ def per_class(
         given: as the user wrote them; 1 for every class if None.
         classes: class names in index order.
         argument: what they are, for the error message.
+        kind: what the names are of, for the error message.
 
     Raises:
         InputError: for an unknown class, a wrong number of weights, a negative one, or none but 0.
     """
     weights = torch.ones(len(classes))
     if isinstance(given, Mapping):
-        indices = class_indices(list(given), classes, where=f"the loss's {argument}")
+        indices = class_indices(list(given), classes, where=f"the loss's {argument}", kind=kind)
         weights[indices] = torch.tensor(list(given.values()), dtype=torch.float32)
     elif given is not None:
         if len(given) != len(classes):
+            plural = {"class": "classes", "variable": "variables"}[kind]
             raise InputError(
-                f"The loss has {len(given)} {argument} for {len(classes)} classes {list(classes)}: "
-                "give one per class, or name classes in a dict."
+                f"The loss has {len(given)} {argument} for {len(classes)} {plural} "
+                f"{list(classes)}: give one per {kind}, or name {plural} in a dict."
             )
         weights = torch.tensor(given, dtype=torch.float32)
     if not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):

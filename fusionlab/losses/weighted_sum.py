@@ -17,7 +17,7 @@ class WeightedSum(Loss):
     """A weighted sum of losses.
 
     Args:
-        classes: class names, handed on to every term.
+        classes: names of classes or variables, handed on to every term.
         terms: losses by a name of one's choice.
         weights: by the same names; 1 for those not named.
 

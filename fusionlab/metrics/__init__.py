@@ -3,6 +3,7 @@
 from fusionlab.metrics.classification import ClassificationMetrics, Curve
 from fusionlab.metrics.decision import Decision, probabilities
 from fusionlab.metrics.mean_loss import MeanLoss
+from fusionlab.metrics.regression import RegressionMetrics
 from fusionlab.metrics.segmentation import SegmentationMetrics
 from fusionlab.metrics.shares import ModalityShares
 
@@ -12,6 +13,7 @@ __all__ = [
     "Decision",
     "MeanLoss",
     "ModalityShares",
+    "RegressionMetrics",
     "SegmentationMetrics",
     "probabilities",
 ]

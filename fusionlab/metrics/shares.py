@@ -10,23 +10,23 @@ from torchmetrics import Metric
 
 
 class ModalityShares(Metric):
-    """The mean share of each modality in the decisions, overall and per predicted class.
+    """The mean share of each modality in the decisions, overall and per class or variable.
 
     A decision is a pixel or a sample and the class that it was given; where any number of classes
-    may be given, each of them is a decision. Where there are no classes, every value is one.
+    may be given, each of them is a decision. Where numbers are predicted, each of them is one.
 
-    `compute` gives ``<modality>`` and ``<modality>/<class>`` as scalars in [0, 1]; NaN for a
-    class that was never predicted.
+    `compute` gives ``<modality>`` and ``<modality>/<name>`` as scalars in [0, 1]; NaN for a class
+    that was never predicted.
 
     Args:
         modalities: names of the modalities.
-        classes: class names in index order; none of a model that predicts numbers, whose decisions
-            are all of one kind (``K`` is 1).
+        names: of the classes in index order, or of the variables that numbers are predicted of;
+            none where those are all of one kind (``K`` is 1).
 
     Attributes:
-        sums: int64 ``(M, K)``, summed shares by modality and predicted class, in millionths:
-            whole numbers add up to the same on any number of processes.
-        decisions: int64 ``(K,)``, decisions by predicted class.
+        sums: int64 ``(M, K)``, summed shares by modality and name, in millionths: whole numbers
+            add up to the same on any number of processes.
+        decisions: int64 ``(K,)``, decisions by name.
         total: ``(M, K)`` mean shares over all processes; set by `compute`.
     """
 
@@ -35,11 +35,11 @@ class ModalityShares(Metric):
     decisions: Tensor
     total: Tensor
 
-    def __init__(self, modalities: Sequence[str], classes: Sequence[str] = ()) -> None:
+    def __init__(self, modalities: Sequence[str], names: Sequence[str] = ()) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
-        self.classes = tuple(classes)
-        m, k = len(self.modalities), max(1, len(self.classes))
+        self.names = tuple(names)
+        m, k = len(self.modalities), max(1, len(self.names))
         self.add_state("sums", torch.zeros(m, k, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("decisions", torch.zeros(k, dtype=torch.int64), dist_reduce_fx="sum")
         self.total = torch.full((m, k), torch.nan)
@@ -49,13 +49,15 @@ class ModalityShares(Metric):
 
         Args:
             weights: per modality, broadcastable to ``(B, K, H, W)`` or ``(B, K)``.
-            predicted: predicted class indices (numbers, if there are no classes), ``(B, H, W)`` or
-                ``(B,)``; or ``(B, K)`` bool, the classes that were given to each sample.
+            predicted: predicted class indices, ``(B, H, W)`` or ``(B,)``; or ``(B, K)`` bool, the
+                classes that were given to each sample; or numbers, float ``(B, K, H, W)`` or
+                ``(B, K)``, where ``K`` may be left out if it is 1.
             counted: which of them to count, bool of the same shape; ``(B,)`` for bool predictions.
         """
-        if not self.classes:
-            predicted = torch.zeros_like(predicted, dtype=torch.int64)
-        if predicted.dtype == torch.bool:
+        if predicted.is_floating_point():
+            left_out = predicted.ndim < max(weight.ndim for weight in weights.values())
+            self._add_labels(weights, counted[:, None] if left_out else counted)
+        elif predicted.dtype == torch.bool:
             self._add_labels(weights, predicted & counted[:, None])
         else:
             self._add_classes(weights, predicted, counted)
@@ -71,9 +73,10 @@ class ModalityShares(Metric):
         self.decisions.scatter_add_(0, index, counted.flatten().long())
 
     def _add_labels(self, weights: Mapping[str, Tensor], labels: Tensor) -> None:
+        others = [axis for axis in range(labels.ndim) if axis != 1]
         for row, name in zip(self.sums, self.modalities, strict=True):
-            row += _millionths(weights[name].expand(labels.shape), labels).sum(dim=0)
-        self.decisions += labels.sum(dim=0)
+            row += _millionths(weights[name].expand(labels.shape), labels).sum(dim=others)
+        self.decisions += labels.sum(dim=others)
 
     def compute(self) -> dict[str, Tensor]:
         """All mean shares by name."""
@@ -81,8 +84,8 @@ class ModalityShares(Metric):
         overall = self.sums.sum(1) / 1e6 / self.decisions.sum()
         results = dict(zip(self.modalities, overall, strict=True))
         for name, row in zip(self.modalities, self.total, strict=True):
-            of_classes = zip(self.classes, row[: len(self.classes)], strict=True)
-            results |= {f"{name}/{c}": value for c, value in of_classes}
+            of_names = zip(self.names, row[: len(self.names)], strict=True)
+            results |= {f"{name}/{n}": value for n, value in of_names}
         return results
 
 

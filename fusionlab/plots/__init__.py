@@ -3,6 +3,7 @@
 from fusionlab.plots.curves import curves_chart
 from fusionlab.plots.decisions import confusion_matrix_chart, fusion_weights_chart
 from fusionlab.plots.examples import Row, class_map_rgb, examples_figure
+from fusionlab.plots.regression import regression_chart
 from fusionlab.plots.scores import average_precision_chart, precision_recall_chart
 from fusionlab.plots.style import class_colors
 
@@ -16,4 +17,5 @@ __all__ = [
     "examples_figure",
     "fusion_weights_chart",
     "precision_recall_chart",
+    "regression_chart",
 ]

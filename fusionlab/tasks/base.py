@@ -54,7 +54,7 @@ class Task(LightningModule):
 
     Raises:
         InputError: if a glob matches no parameter, if nothing is trainable, or if the data and the
-            checkpoint disagree on the class names.
+            checkpoint disagree on the names of classes or variables, or on units.
     """
 
     def __init__(
@@ -79,14 +79,16 @@ class Task(LightningModule):
                 "The data do not say what they deliver, so a model cannot be built from them. "
                 "Restore a trained one with --ckpt_path, which says what it needs."
             )
-        if schema.classes and set(schema.classes) != set(self.schema.classes):
-            trained, data = self.schema.classes, schema.classes
+        trained, data = self.schema.outputs, schema.outputs
+        if data and set(data) != set(trained):
+            kind = self.schema.kind
             raise InputError(
-                f"The checkpoint was not trained on the classes of the data ({len(trained)} and "
+                f"The checkpoint was not trained on the {kind} of the data ({len(trained)} and "
                 f"{len(data)}): only the checkpoint knows {[n for n in trained if n not in data]}, "
                 f"only the data know {[n for n in data if n not in trained]}. Use data with the "
-                "same classes."
+                f"same {kind}."
             )
+        self.schema.require_same_units(schema, where="The checkpoint")
         # From the command line these are plain values. Built in Python, arguments may be factories,
         # which a checkpoint cannot hold.
         self.save_hyperparameters(ignore=["schema", "model", "trained_on"], logger=False)
@@ -253,6 +255,6 @@ class Task(LightningModule):
                 outer = tuple(self._stripped)
                 if not outer or not f"{name}.".startswith(outer):
                     for part in parts:
-                        weights = getattr(module, part).state_dict()
+                        weights = module.get_submodule(part).state_dict()
                         self._stripped[f"{name}.{part}."] = fingerprint(weights)
         return self._stripped

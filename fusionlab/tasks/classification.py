@@ -12,7 +12,6 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fusionlab.errors import InputError
-from fusionlab.experts import Expert
 from fusionlab.losses import BinaryCrossEntropy, CrossEntropy, LossFactory
 from fusionlab.metrics import ClassificationMetrics, Decision, probabilities
 from fusionlab.plots import (
@@ -21,9 +20,9 @@ from fusionlab.plots import (
     precision_recall_chart,
 )
 from fusionlab.tasks.base import ModelFactory, Stage
-from fusionlab.tasks.class_order import ClassOrder
 from fusionlab.tasks.supervised import SupervisedTask
-from fusionlab.types import IGNORE_INDEX, Batch, Output, Schema, Target
+from fusionlab.tasks.target_order import TargetOrder
+from fusionlab.types import IGNORE_INDEX, Batch, Schema, Target
 
 
 class ClassificationTask(SupervisedTask):
@@ -49,7 +48,6 @@ class ClassificationTask(SupervisedTask):
 
     Attributes:
         decision: which classes a sample is given.
-        embeddings: whether predictions come with embeddings; set by who writes them.
 
     Raises:
         InputError: as `SupervisedTask`, for too few or too many classes, or a threshold that
@@ -75,8 +73,7 @@ class ClassificationTask(SupervisedTask):
         classes, target = self.schema.classes, self.schema.target
         self.threshold = threshold
         self.decision = Decision(classes, target, threshold)
-        self.class_order = ClassOrder(self.data_schema.classes, classes, target)
-        self.embeddings = False
+        self.target_order = TargetOrder(self.data_schema, self.schema)
 
     @classmethod
     def require(cls, schema: Schema) -> None:
@@ -96,7 +93,7 @@ class ClassificationTask(SupervisedTask):
 
     def target(self, batch: Batch) -> Tensor:
         """Class indices ``(B,)`` or values per class ``(B, K)`` in the order of the model."""
-        ordered: Tensor = self.class_order(batch["target"])
+        ordered: Tensor = self.target_order(batch["target"])
         return ordered
 
     def known(self, target: Tensor) -> Tensor:
@@ -155,17 +152,8 @@ class ClassificationTask(SupervisedTask):
         if shares is not None:
             prediction["shares"] = shares
         if self.embeddings:
-            prediction["embeddings"] = self._embeddings(output, batch)
+            prediction["embeddings"] = self.embeddings_of(output, batch)
         return prediction
-
-    def _embeddings(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        found = output.embeddings
-        if found is None:
-            self.require_embeddings()
-            assert isinstance(self.model, Expert)  # one that does not hand them on
-            name = self.model.modality
-            found = {name: self.model.features(batch["inputs"][name])}
-        return {name: values.float() for name, values in found.items()}
 
     @property
     def monitor(self) -> tuple[str, Literal["min", "max"]]:

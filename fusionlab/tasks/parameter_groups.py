@@ -91,7 +91,7 @@ def _layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
     if not scales:
         raise InputError(
             f"layer_decay is {decay}, but {_name(module)} has no backbone that tells its layers. "
-            "Leave layer_decay out, or use TimmExpert or UNetFormer."
+            "Leave layer_decay out, or use TimmExpert, EncoderDecoder or UNetFormer."
         )
     return scales
 

@@ -13,15 +13,14 @@ from torchmetrics import Metric
 from fusionlab.errors import InputError
 from fusionlab.losses import CrossEntropy, LossFactory
 from fusionlab.metrics import SegmentationMetrics, probabilities
-from fusionlab.models.align import AlignmentFactory, CentreCrop
 from fusionlab.plots import confusion_matrix_chart
+from fusionlab.tasks.aligned import AlignedTask
 from fusionlab.tasks.base import ModelFactory, Stage
-from fusionlab.tasks.class_order import ClassOrder
-from fusionlab.tasks.supervised import SupervisedTask
-from fusionlab.types import IGNORE_INDEX, Batch, Grid, Schema, Target
+from fusionlab.tasks.target_order import TargetOrder
+from fusionlab.types import IGNORE_INDEX, Batch, Schema, Target
 
 
-class SegmentationTask(SupervisedTask):
+class SegmentationTask(AlignedTask):
     """Trains, tests and applies a model that gives every pixel a class.
 
     Logs what `SupervisedTask` logs, and for val and test the scores of `SegmentationMetrics`:
@@ -31,9 +30,7 @@ class SegmentationTask(SupervisedTask):
     Args:
         schema: what the data deliver; linked from the data module.
         model: an expert or a fused model.
-        alignment: how the model's logits come onto the grid of the target, where that is another:
-            a Sentinel-2 expert answers at 10 m, with context around what the labels cover.
-        options: as for `SupervisedTask`; the loss is `CrossEntropy` if not given.
+        options: as for `AlignedTask`; the loss is `CrossEntropy` if not given.
 
     Raises:
         InputError: as `SupervisedTask`, or if the data name no classes.
@@ -47,15 +44,10 @@ class SegmentationTask(SupervisedTask):
         self,
         schema: Schema,
         model: ModelFactory,
-        *,
-        alignment: AlignmentFactory = CentreCrop,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(schema, model, metrics=_metrics, **options)
-        self.alignment = alignment()
-        self.class_order = ClassOrder(
-            self.data_schema.classes, self.schema.classes, self.schema.target
-        )
+        self.target_order = TargetOrder(self.data_schema, self.schema)
 
     @classmethod
     def require(cls, schema: Schema) -> None:
@@ -66,30 +58,12 @@ class SegmentationTask(SupervisedTask):
 
     def target(self, batch: Batch) -> Tensor:
         """Class indices ``(B, H, W)`` in the order of the model."""
-        order: Tensor = self.class_order(batch["target"])
-        return order
+        ordered: Tensor = self.target_order(batch["target"])
+        return ordered
 
     def known(self, target: Tensor) -> Tensor:
         """Pixels whose class is known, ``(B, H, W)``."""
         return target != IGNORE_INDEX
-
-    def on_target(self, values: Tensor, batch: Batch) -> Tensor:
-        """Maps ``(B, C, h, w)`` on the grid of the target, or of the raster to predict."""
-        if "placement" in batch:
-            placement = batch["placement"]
-            rows, columns = placement["shape"][0].tolist()
-            grid = Grid(rows, columns, float(placement["gsd"][0]))
-        else:
-            rows, columns = batch["target"].shape[-2:]
-            grid = Grid(rows, columns, self.data_schema.gsd or self.model.gsd)
-        name = self.model.reference
-        offset = batch.get("offset", {}).get(name)
-        aligned: Tensor = self.alignment(values, grid, gsd=self.model.gsd, name=name, offset=offset)
-        return aligned
-
-    def weights_on_target(self, weights: Tensor, batch: Batch) -> Tensor:
-        """Maps of a modality's share; one that is the same everywhere stays as it is."""
-        return weights if weights.shape[-1] == 1 else self.on_target(weights, batch)
 
     def score(self, metric: Metric, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
         """Predicted class indices ``(B, H, W)``; see `SupervisedTask.score`."""
@@ -103,9 +77,7 @@ class SegmentationTask(SupervisedTask):
         logits = self.on_target(output.logits.float(), batch)
         prediction: dict[str, Any] = {"probabilities": probabilities(logits, self.schema.target)}
         if shares is not None:
-            prediction["shares"] = {
-                name: self.on_target(share[:, None], batch)[:, 0] for name, share in shares.items()
-            }
+            prediction["shares"] = self.shares_on_target(shares, batch)
         return prediction
 
     @property

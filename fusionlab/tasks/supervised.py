@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from fusionlab.errors import InputError
+from fusionlab.experts import Expert
 from fusionlab.fusion import Fusion
 from fusionlab.losses import Loss, LossFactory
 from fusionlab.metrics import MeanLoss, ModalityShares
@@ -24,6 +25,8 @@ _TASKS: Mapping[Target, str] = MappingProxyType(
         "segmentation": "SegmentationTask",
         "multiclass": "ClassificationTask",
         "multilabel": "ClassificationTask",
+        "regression": "RegressionTask",
+        "scalar_regression": "RegressionTask",
     }
 )
 """Which task is there for which kind of target."""
@@ -66,9 +69,10 @@ class Evaluation(nn.Module):
 class SupervisedTask(Task):
     """Trains and tests a model by comparing its answers with a target.
 
-    Logs ``{train,val,test}/loss``, and for val and test what the metric computes. A model that
-    weights modalities also logs ``share/<modality>`` and, where there are classes,
-    ``share/<modality>/<class>``: its mean share where that class is predicted.
+    Logs ``{train,val,test}/loss``, and for val and test what the metric computes; while training,
+    ``train/loss_<name>`` of auxiliary heads that have a name. A model that weights modalities also
+    logs ``share/<modality>`` and, where there are classes, ``share/<modality>/<class>``: its mean
+    share where that class is predicted; or ``share/<modality>/<variable>`` of several variables.
 
     A training sample of which none of the model's modalities is available takes no part in the
     loss. In an evaluation it counts: it has to be answered too.
@@ -82,14 +86,16 @@ class SupervisedTask(Task):
         model: an expert or a fused model.
         metrics: makes the metric of an evaluation.
         loss: of the model's answer and the target; if not given, that of the task for this kind of
-            target: `CrossEntropy`, or `BinaryCrossEntropy` for multilabel ones.
-        auxiliary_weight: weight of the same loss on auxiliary logits, where a model has them
-            (0.4 in UNetFormer, arXiv 2109.08937).
+            target: `CrossEntropy`, `BinaryCrossEntropy` for multilabel ones, `MeanSquaredError` for
+            values.
+        auxiliary_weight: weight of the same loss on answers of auxiliary heads, where a model has
+            them and does not weight them itself (0.4 in UNetFormer, arXiv 2109.08937).
         trained_on: set by the command line when a checkpoint is restored.
         options: as for `Task`.
 
     Attributes:
         explain: whether predictions come with the share of each modality; set by who writes them.
+        embeddings: whether predictions of whole samples come with embeddings; set likewise.
         val: what is measured in a validation.
         test: what is measured in a test.
 
@@ -113,13 +119,13 @@ class SupervisedTask(Task):
     ) -> None:
         answered = Schema.from_dict(trained_on) if trained_on else schema
         self.require(answered)
-        if schema.classes and schema.target != answered.target:
+        if schema.outputs and schema.target != answered.target:
             raise InputError(
                 f"The checkpoint was trained on a {answered.target} target, but that of the data "
                 f"is {schema.target}. Use data with the same kind of target."
             )
         # Before the model, which may be large.
-        compared: Loss = (loss or self.losses[answered.target])(answered.classes)
+        compared: Loss = (loss or self.losses[answered.target])(answered.outputs)
         compared.require(answered.target)
         measured = metrics(answered), metrics(answered)
         super().__init__(schema, model, trained_on=trained_on, **options)
@@ -128,6 +134,7 @@ class SupervisedTask(Task):
         # Attributes rather than a dict of stages, so that each metric has its own state and type.
         self.val, self.test = (Evaluation(metric, self._shares()) for metric in measured)
         self.explain = False
+        self.embeddings = False
 
     @classmethod
     def require(cls, schema: Schema) -> None:
@@ -185,9 +192,12 @@ class SupervisedTask(Task):
         seen = torch.stack([batch["available"][name] for name in self.model.modalities]).any(dim=0)
         counted = self._counted(batch) & seen
         loss: Tensor = self.loss(self.on_target(output.logits, batch), target, counted)
-        for logits in output.auxiliary:
+        for name, logits, own_weight in output.auxiliary:
             auxiliary = self.loss(self.on_target(logits, batch), target, counted)
-            loss = loss + self.auxiliary_weight * auxiliary
+            weight = self.auxiliary_weight if own_weight is None else own_weight
+            loss = loss + weight * auxiliary
+            if name:
+                self.log(f"train/loss_{name}", auxiliary, batch_size=len(target))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
         return loss
 
@@ -214,6 +224,20 @@ class SupervisedTask(Task):
         output, shares = self.model.explain(batch)
         return output, {name: share.float() for name, share in shares.items()}
 
+    def embeddings_of(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Embeddings ``(B, D)`` behind an answer: per expert and, where they are fused, ``fused``.
+
+        Raises:
+            InputError: if the model has none.
+        """
+        found = output.embeddings
+        if found is None:
+            self.require_embeddings()
+            assert isinstance(self.model, Expert)  # one that does not hand them on
+            name = self.model.modality
+            found = {name: self.model.features(batch["inputs"][name])}
+        return {name: values.float() for name, values in found.items()}
+
     def evaluation(self, stage: Stage) -> Evaluation:
         """What is measured in the ``val`` or ``test`` stage."""
         return self.val if stage == "val" else self.test
@@ -223,16 +247,16 @@ class SupervisedTask(Task):
         return self.weights_chart("val")
 
     def weights_chart(self, stage: Stage) -> dict[str, Figure]:
-        """The shares of the modalities per class, for a model that weights them."""
+        """The shares of the modalities per class or variable, for a model that weights them."""
         weights = self.fusion_weights(stage)
-        if weights is None or not self.schema.classes:
+        if weights is None or not self.schema.outputs:
             return {}
         arrays = {name: value.cpu().numpy() for name, value in weights.items()}
-        chart = fusion_weights_chart(arrays, self.schema.classes, self.schema.colors)
+        chart = fusion_weights_chart(arrays, self.schema.outputs, self.schema.colors)
         return {"fusion_weights": chart}
 
     def fusion_weights(self, stage: Stage) -> dict[str, Tensor] | None:
-        """Share of each modality per class, ``(K,)``: learned, or measured in ``val`` or ``test``.
+        """Share of each modality per class or variable, ``(K,)``: learned, or measured.
 
         None for a model that does not weight modalities.
         """
@@ -247,8 +271,12 @@ class SupervisedTask(Task):
 
     def _shares(self) -> ModalityShares | None:
         contributors = self.model.contributors
-        several = len(contributors) > 1
-        return ModalityShares(contributors, self.schema.classes) if several else None
+        if len(contributors) < 2:
+            return None
+        variables = self.schema.variables
+        # Of a single variable, its shares are those of all.
+        names = self.schema.classes or (variables if len(variables) > 1 else ())
+        return ModalityShares(contributors, names)
 
     def _counted(self, batch: Batch) -> Tensor:
         """Samples that no other process counts, ``(B,)`` bool."""

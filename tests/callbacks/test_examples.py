@@ -59,7 +59,7 @@ def evaluate(tmp_path, schema, targets, **options):
     keep = callback._draw
 
     def watch(*args):
-        drawn.extend(callback._labelled)
+        drawn.extend(callback._samples)
         keep(*args)
 
     callback._draw = watch

@@ -9,6 +9,7 @@ import rasterio
 from map_predictions import predict_map, read
 from raster_scenes import smooth_image, write
 
+from fusionlab.callbacks.map_layers import ClassLayer
 from fusionlab.callbacks.map_stream import MapStream
 
 
@@ -22,9 +23,8 @@ def test_wide_rasters_are_buffered_on_disk(aerial, tmp_path, monkeypatch):
 
 def test_windows_out_of_order_are_an_error(tmp_path):
     path = write(tmp_path / "a.tif", smooth_image(900, 30), gsd=0.2)
-    stream = MapStream(
-        path, tmp_path, window_height=30, classes=("a",), colors=["#000000"], band_counts=[5]
-    )
+    layers = [ClassLayer(("a",), ["#000000"])]
+    stream = MapStream(path, tmp_path, window_height=30, layers=layers, answers=1, band_counts=[5])
     stream.add(600, 0, np.ones((1, 30, 30), np.float32), None)
     with pytest.raises(RuntimeError, match="row by row"):
         stream.add(0, 0, np.ones((1, 30, 30), np.float32), None)

@@ -8,6 +8,7 @@ from map_predictions import predict_map, read
 from matplotlib.image import imread
 from raster_scenes import SCHEMA, SERIES_SCHEMA, LatestExpert, smooth_image, write
 
+from fusionlab.callbacks.map_layers import ClassLayer
 from fusionlab.callbacks.map_stream import MapStream
 from fusionlab.models.align import Footprint
 from fusionlab.tasks import SegmentationTask
@@ -134,9 +135,8 @@ def test_dates_without_observation_leave_no_data_in_the_map(tmp_path):
 
 def test_an_answer_to_nothing_counts_for_nothing(tmp_path):
     path = write(tmp_path / "a.tif", smooth_image(30, 40), gsd=0.2)
-    stream = MapStream(
-        path, tmp_path, window_height=30, classes="ab", colors=["#000000"] * 2, band_counts=[5]
-    )
+    layers = [ClassLayer("ab", ["#000000"] * 2)]
+    stream = MapStream(path, tmp_path, window_height=30, layers=layers, answers=2, band_counts=[5])
     answer = np.stack([np.zeros((30, 20)), np.ones((30, 20))]).astype(np.float32)
     stream.add(0, 0, answer)
     stream.add(0, 10, np.full_like(answer, np.nan), present=False)

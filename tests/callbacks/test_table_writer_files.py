@@ -177,8 +177,8 @@ def test_a_grid_that_is_cut_when_it_is_closed_is_noticed(tmp_path, short):
 
     def write_grid():
         grid = PatchGrid(
-            zone, tmp_path, window=PATCH, stride=PATCH, classes=("a", "b"),
-            colors=("#000000", "#ffffff"), single=True, tags={},
+            zone, tmp_path, window=PATCH, stride=PATCH, names=("a", "b"),
+            colors=("#000000", "#ffffff"), tags={},
         )  # fmt: skip
         try:
             grid.add(rows, columns, values)

@@ -136,8 +136,7 @@ def test_a_grid_of_many_rows_is_written_in_strips(tmp_path, monkeypatch):
 def test_patches_out_of_order_or_off_the_grid_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("fusionlab.callbacks.patch_grid._STRIP", 2)
     zone = write_optical(tmp_path / "zone.tif", 72, 24)
-    options = {"window": 12, "stride": 12, "classes": ["a"], "colors": ["#000000"], "tags": {}}
-    grid = PatchGrid(zone, tmp_path, single=True, **options)
+    grid = PatchGrid(zone, tmp_path, window=12, stride=12, names=["a"], colors=["#000000"], tags={})
     one = np.zeros((1, 1), np.float32)
     grid.add(np.array([36]), np.array([0]), one)
     with pytest.raises(RuntimeError, match="row by row"):

@@ -159,7 +159,7 @@ def test_auxiliary_logits_are_weighted():
     model = partial(PooledExpert, modality="a", auxiliary=True)
     plain, with_auxiliary = task(model=model, auxiliary_weight=0.0), task(model=model)
     output = with_auxiliary(batch())
-    extra = with_auxiliary.loss(output.auxiliary[0], batch()["target"])
+    extra = with_auxiliary.loss(output.auxiliary[0].logits, batch()["target"])
     difference = with_auxiliary.training_step(batch(), 0) - plain.training_step(batch(), 0)
     torch.testing.assert_close(difference, 0.4 * extra)
 

@@ -5,6 +5,7 @@ Tensors on the meta device have no values: whoever asks for one is refused by to
 
 from contextlib import nullcontext
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from fusionlab.experts import PretrainedExpert
 from fusionlab.fusion import Gated
 from fusionlab.fusion.features import Weighted
 from fusionlab.models import FeatureFusion, LateFusion
-from fusionlab.tasks import ClassificationTask, SegmentationTask
-from fusionlab.types import Modality, Schema
+from fusionlab.tasks import ClassificationTask, RegressionTask, SegmentationTask
+from fusionlab.types import PIXELWISE, REGRESSION, Modality, Schema, Target
 
 BATCH, SIDE = 4, 8
 
@@ -45,13 +46,17 @@ def is_list(value):
 def schema(target, classes):
     modalities = {"a": Modality(("r", "g", "x"), 1.0), "b": Modality(("x",), 1.0)}
     scores = {"some": classes[:2]} if target == "segmentation" else {}
-    return Schema(modalities, classes, gsd=1.0, scores=scores, target=target)
+    names = {"variables" if "regression" in target else "classes": classes}
+    return Schema(modalities, gsd=1.0, scores=scores, target=target, **names)
 
 
 def batch(target):
     values = {"a": torch.zeros(BATCH, 3, SIDE, SIDE), "b": torch.zeros(BATCH, 1, SIDE, SIDE)}
-    shape = {"segmentation": (BATCH, SIDE, SIDE), "multiclass": (BATCH,), "multilabel": (BATCH, 3)}
-    kind = torch.float32 if target == "multilabel" else torch.int64
+    shape = {
+        "segmentation": (BATCH, SIDE, SIDE), "multiclass": (BATCH,), "multilabel": (BATCH, 3),
+        "regression": (BATCH, 3, SIDE, SIDE), "scalar_regression": (BATCH, 3),
+    }  # fmt: skip
+    kind = torch.int64 if target in ("segmentation", "multiclass") else torch.float32
     there = torch.ones(BATCH, dtype=torch.bool)
     return {
         "inputs": {name: value.to("meta") for name, value in values.items()},
@@ -61,10 +66,10 @@ def batch(target):
     }
 
 
-@pytest.mark.parametrize("target", ["segmentation", "multiclass", "multilabel"])
+@pytest.mark.parametrize("target", get_args(Target))
 def test_steps(target, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no meta
-    network = PixelExpert if target == "segmentation" else PooledExpert
+    network = PixelExpert if target in PIXELWISE else PooledExpert
     trained = schema(target, ("water", "wood", "road"))
     data = schema(target, ("wood", "road", "water"))
     inside = partial(network, bands=["x", "r"])  # two of three, in another order
@@ -72,11 +77,13 @@ def test_steps(target, monkeypatch):
         "a": partial(PretrainedExpert, expert=inside, trained_on=data.only("a").to_dict()),
         "b": network,
     }
-    if target == "multilabel":
+    if target in ("multilabel", "scalar_regression"):
         model = partial(FeatureFusion, experts=experts, fusion=Weighted)
     else:
         model = partial(LateFusion, experts=experts, fusion=Gated)
-    kind = SegmentationTask if target == "segmentation" else ClassificationTask
+    kind = {"segmentation": SegmentationTask, **dict.fromkeys(REGRESSION, RegressionTask)}.get(
+        target, ClassificationTask
+    )
     task = kind(data, model, trained_on=trained.to_dict()).to("meta")
     task.log = lambda *_, **__: None
     given = batch(target)

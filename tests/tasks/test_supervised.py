@@ -14,8 +14,8 @@ from torchmetrics import Metric
 from fusionlab.component import Explanation, Model
 from fusionlab.data.base import collate
 from fusionlab.losses import Loss
-from fusionlab.tasks import ClassificationTask, SegmentationTask, SupervisedTask
-from fusionlab.types import Modality, Output, Schema
+from fusionlab.tasks import ClassificationTask, RegressionTask, SegmentationTask, SupervisedTask
+from fusionlab.types import Auxiliary, Modality, Output, Schema
 
 SCHEMA = Schema({"a": Modality(("x",), 1.0), "b": Modality(("x",), 1.0)}, gsd=1.0)
 SHARED = ("loss", "auxiliary_weight", "optimizer", "lr_scheduler", "parameter_groups")
@@ -143,6 +143,23 @@ def test_what_was_not_seen_is_tested_but_not_learned_from():
     assert task.val.compute()["loss"] > before
 
 
+class Advised(Mix):
+    """With auxiliary heads that are wrong by 1: one named and weighted, the other neither."""
+
+    def forward(self, batch):
+        output = super().forward(batch)
+        wrong = output.logits + 1
+        return output._replace(auxiliary=(Auxiliary("deep", wrong, 3.0), Auxiliary("", wrong)))
+
+
+def test_auxiliary_losses_by_name_and_weight():
+    task = Heights(SCHEMA, Advised, auxiliary_weight=0.5)
+    logged = {}
+    task.log = lambda name, value, **_: logged.update({name: value.item()})
+    task.training_step(collate([Samples()[0]]), 0)
+    assert logged == pytest.approx({"train/loss": 4 + 3.0 * 1 + 0.5 * 1, "train/loss_deep": 1})
+
+
 def test_shares_on_request():
     task = Heights(SCHEMA, Mix)
     batch = collate([Samples()[0]])
@@ -158,7 +175,11 @@ def test_shares_on_request():
 
 @pytest.mark.parametrize(
     ("task", "own"),
-    [(SegmentationTask, {"alignment"}), (ClassificationTask, {"threshold"})],
+    [
+        (SegmentationTask, {"alignment"}),
+        (RegressionTask, {"alignment"}),
+        (ClassificationTask, {"threshold"}),
+    ],
 )
 def test_the_command_line_shows_inherited_arguments(task, own):
     parser = jsonargparse.ArgumentParser()
