@@ -41,7 +41,7 @@ class Component(nn.Module):
 
     @property
     def restorable(self) -> tuple[str, ...]:
-        """Attributes whose weights never change and can be had again from where they came from."""
+        """Paths of submodules whose weights never change and can be had again from their source."""
         return ()
 
     def describe(self) -> dict[str, Any]:
@@ -135,8 +135,8 @@ class Explanation(NamedTuple):
 
     Attributes:
         output: the answer.
-        shares: per modality, its share in the decision for the predicted class, ``(B, H, W)`` or
-            ``(B,)`` in [0, 1]; the shares sum to 1.
+        shares: per modality, its share in the decision for the predicted class, or in regressed
+            values (the mean over variables), ``(B, H, W)`` or ``(B,)`` in [0, 1]; they sum to 1.
     """
 
     output: Output

@@ -1,4 +1,4 @@
-"""What every expert has in common: its modality, its input contract and its class list."""
+"""What every expert has in common: its modality, its input contract and what it answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fusionlab.component import Explanation, Model
 from fusionlab.errors import InputError
-from fusionlab.types import Batch, Modality, Output, Schema, TimeSeries
+from fusionlab.types import Auxiliary, Batch, Modality, Output, Schema, TimeSeries
 
 
 class InputContract(nn.Module):
@@ -49,6 +49,8 @@ class InputContract(nn.Module):
         super().__init__()
         self.where = where
         self.bands = tuple(bands) if bands is not None else delivered.bands
+        if not self.bands:
+            raise InputError(f"{where} has no bands to look at: name some in `bands`.")
         self.own_scale = scale is not None
         chosen = delivered.select(self.bands, where=where)
         for name, given, published in (
@@ -125,9 +127,10 @@ def _per_band(values: Sequence[float]) -> Tensor:
 class Expert(Model):
     """A network for one modality: raw values in, logits out, at its own resolution.
 
-    Subclasses implement `logits` and set up their layers from ``len(self.inputs)`` channels and
-    ``self.num_classes`` classes. Those that decide by an embedding implement `answer` beside it,
-    so that both come from one pass.
+    Subclasses implement `logits` and set up their layers for ``len(self.inputs)`` channels that go
+    in and ``self.num_outputs`` that come out: a logit per class, or a value per variable in its
+    unit. Those that decide by an embedding implement `answer` beside it, so that both come from one
+    pass.
 
     Args:
         schema: what the data deliver.
@@ -141,7 +144,8 @@ class Expert(Model):
         modality: name of its modality.
         inputs: its input contract.
         gsd: ground sampling distance of its logits, metres.
-        classes: class names in the order of its logits.
+        names: of its answer's channels: classes, or variables that it regresses.
+        classes: the classes among them; none of an expert that regresses.
         schema: what it was built for.
 
     Raises:
@@ -166,6 +170,7 @@ class Expert(Model):
             delivered, bands=bands, scale=scale, mean=mean, std=std, where=where
         )
         self.gsd = delivered.gsd
+        self.names = schema.outputs
         self.classes = schema.classes
         self.schema = schema.only(self.modality)
 
@@ -186,6 +191,11 @@ class Expert(Model):
     def num_classes(self) -> int:
         """Number of classes its logits have."""
         return len(self.classes)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of channels that its answer has: one per class, or per variable."""
+        return len(self.names)
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
         """Logits ``(B, K, h, w)`` of raw values, with auxiliary ones beside them or not."""
@@ -238,7 +248,7 @@ class Expert(Model):
         """All that one pass over raw values gives; see `Output`."""
         logits = self.logits(values)
         if isinstance(logits, tuple):
-            return Output(logits[0], auxiliary=(logits[1],))
+            return Output(logits[0], auxiliary=(Auxiliary("", logits[1]),))
         return Output(logits)
 
     def forward(self, batch: Batch) -> Output:

@@ -17,8 +17,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fusionlab.backbones.hub_weights import hub_file
 from fusionlab.errors import InputError
-from fusionlab.experts.hub_weights import hub_file
 from fusionlab.experts.timm_body import Classifier
 from fusionlab.experts.timm_expert import TimmExpert
 from fusionlab.heads import Head, HeadFactory, LinearHead
@@ -179,7 +179,7 @@ class BifoldExpert(TimmExpert):
 
     def take_classifier(self, classifier: Classifier, head: Head) -> None:
         """Puts the published classifier into the head, class by class, where it fits."""
-        unknown = [name for name in self.classes if name not in CLASSES]
+        unknown = [name for name in self.names if name not in CLASSES]
         plain = (
             isinstance(head, LinearHead)
             and isinstance(head.norm, nn.Identity)
@@ -187,7 +187,9 @@ class BifoldExpert(TimmExpert):
             and self.body.pooling == self.body.own_pooling
         )
         if len(classifier.weight) != len(CLASSES) or unknown or not plain:
-            reason = f"it does not know the classes {unknown}" if unknown else "it does not fit"
+            reason = "it does not fit"
+            if unknown:
+                reason = f"it does not know the {self.schema.kind} {unknown}"
             warnings.warn(
                 f"The classifier in {classifier.where} is left out, since {reason}: the head of "
                 "BifoldExpert is one of its own, with random weights.",
@@ -195,7 +197,7 @@ class BifoldExpert(TimmExpert):
             )
             return
         assert isinstance(head, LinearHead)
-        order = [CLASSES.index(name) for name in self.classes]
+        order = [CLASSES.index(name) for name in self.names]
         with torch.no_grad():
             head.linear.weight.copy_(classifier.weight[order])
             head.linear.bias.copy_(classifier.bias[order])

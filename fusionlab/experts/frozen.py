@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from fusionlab.checkpoints import Checkpoint, fill_stripped, load_weights, read_checkpoint
 from fusionlab.component import build
+from fusionlab.encoder_decoder import Stage
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert, ExpertFactory, InputContract
+from fusionlab.experts.encoder_decoder import EncoderDecoder
 from fusionlab.experts.fingerprint import WeightsFingerprint
 from fusionlab.types import Output, Schema, TimeSeries
 
@@ -32,13 +34,16 @@ class PretrainedExpert(Expert):
             restored, which holds the weights itself.
         sha256: of the checkpoint file the weights came from; filled in as well, for provenance.
         strict: whether every weight must match.
+        stage: for an `EncoderDecoder` in `FeatureFusion`, behind which part its features are taken
+            (``backbone``, ``necks``, ``decoder``), if not where it was trained to say.
+        stage_index: which of several features there.
 
     Raises:
         InputError: if neither checkpoint nor expert is given, the file cannot be used, its weights
-            do not fit, or its classes, modality or bands differ from the data's.
+            do not fit, or its classes or variables, modality or bands differ from the data's.
     """
 
-    class_order: Tensor | None
+    order: Tensor | None
 
     def __init__(
         self,
@@ -49,6 +54,8 @@ class PretrainedExpert(Expert):
         trained_on: dict[str, Any] | None = None,
         sha256: str | None = None,
         strict: bool = True,
+        stage: Stage | None = None,
+        stage_index: int = -1,
     ) -> None:
         super(Expert, self).__init__()
         self.sha256 = sha256
@@ -80,21 +87,31 @@ class PretrainedExpert(Expert):
                 source.state_dict, source.stripped, self.expert, where=checkpoint
             )
             load_weights(self.expert, weights, where=checkpoint, strict=strict)
+        if stage is not None:
+            if not isinstance(self.expert, EncoderDecoder):
+                raise InputError(
+                    f"`stage: {stage}` chooses features of an EncoderDecoder, but the expert is a "
+                    f"{type(self.expert).__name__}. Leave it out."
+                )
+            self.expert.choose_stage(stage, stage_index)
         self.trained_on = self.expert.schema.to_dict()
         self.modality = self.reference = self.expert.modality
+        self.names = schema.outputs or self.expert.names
         self.classes = schema.classes or self.expert.classes
-        if not schema.classes:
+        if not schema.outputs:
             self.expert.drop_head()
-        if schema.classes and self.expert.schema.target != schema.target:
+        if schema.outputs and self.expert.schema.target != schema.target:
             raise InputError(
                 f"{checkpoint or 'The expert'} was trained on a target of the kind "
                 f"{self.expert.schema.target!r}, but that of the data is {schema.target!r}. Train "
                 "an expert on such data."
             )
-        order = _class_order(self.expert.classes, self.classes, where=checkpoint or "The expert")
+        where = checkpoint or "The expert"
+        order = _order(self.expert.names, self.names, kind=schema.kind, where=where)
+        self.expert.schema.require_same_units(schema, where=where)
         # On the device, where a list would have to go every time.
         index = None if order is None else torch.tensor(order)
-        self.register_buffer("class_order", index, persistent=False)
+        self.register_buffer("order", index, persistent=False)
         self.rebind(schema)
 
     def rebind(self, schema: Schema) -> None:
@@ -114,20 +131,22 @@ class PretrainedExpert(Expert):
         return self.expert.modalities
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits of the expert, its classes in the order of the data."""
+        """Logits of the expert, in the order of the data."""
         answer = self.answer(values)
-        return (answer.logits, answer.auxiliary[0]) if answer.auxiliary else answer.logits
+        return (answer.logits, answer.auxiliary[0].logits) if answer.auxiliary else answer.logits
 
     def answer(self, values: Tensor | TimeSeries) -> Output:
-        """All that the expert inside answers, its classes in the order of the data."""
+        """All that the expert inside answers, classes or variables in the order of the data."""
         answer = self.expert.answer(values)
         return answer._replace(
             logits=self._ordered(answer.logits),
-            auxiliary=tuple(self._ordered(logits) for logits in answer.auxiliary),
+            auxiliary=tuple(
+                head._replace(logits=self._ordered(head.logits)) for head in answer.auxiliary
+            ),
         )
 
     def _ordered(self, logits: Tensor) -> Tensor:
-        return logits if self.class_order is None else logits.index_select(1, self.class_order)
+        return logits if self.order is None else logits.index_select(1, self.order)
 
     @property
     def embedding_dim(self) -> int:
@@ -172,6 +191,8 @@ class FrozenExpert(PretrainedExpert):
         trained_on: filled in when a fused checkpoint is restored.
         sha256: filled in as well.
         strict: whether every weight must match.
+        stage: behind which part of an `EncoderDecoder` its features are taken.
+        stage_index: which of several features there.
         evaluate: keep it in evaluation mode (BatchNorm, dropout) while the fusion trains. If False,
             its statistics drift with the new data although its weights do not.
     """
@@ -185,6 +206,8 @@ class FrozenExpert(PretrainedExpert):
         trained_on: dict[str, Any] | None = None,
         sha256: str | None = None,
         strict: bool = True,
+        stage: Stage | None = None,
+        stage_index: int = -1,
         evaluate: bool = True,
     ) -> None:
         super().__init__(
@@ -194,6 +217,8 @@ class FrozenExpert(PretrainedExpert):
             trained_on=trained_on,
             sha256=sha256,
             strict=strict,
+            stage=stage,
+            stage_index=stage_index,
         )
         self.evaluate = evaluate
         self._weights = WeightsFingerprint(self.expert)
@@ -253,18 +278,18 @@ def _build_expert(source: Checkpoint, expert: ExpertFactory | None, schema: Sche
     return model
 
 
-def _class_order(
-    trained: tuple[str, ...], wanted: tuple[str, ...], *, where: str
+def _order(
+    trained: tuple[str, ...], wanted: tuple[str, ...], *, kind: str, where: str
 ) -> list[int] | None:
-    """Where each wanted class stands among those trained; None if the order is the same."""
+    """Where each wanted name stands among those trained; None if the order is the same."""
     if trained == wanted:
         return None
     if len(trained) != len(wanted) or set(trained) != set(wanted):
         only_expert = [name for name in trained if name not in wanted]
         only_data = [name for name in wanted if name not in trained]
         raise InputError(
-            f"{where} was trained on {len(trained)} classes, the data have {len(wanted)}. Only the "
+            f"{where} was trained on {len(trained)} {kind}, the data have {len(wanted)}. Only the "
             f"expert knows {only_expert}, only the data know {only_data}. Experts to be fused must "
-            "share the classes of the data: retrain it on them."
+            f"share the {kind} of the data: retrain it on them."
         )
     return [trained.index(name) for name in wanted]

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionlab.backbones.hub_weights import model_config
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert
 from fusionlab.experts.fingerprint import WeightsFingerprint
-from fusionlab.experts.hub_weights import model_config
 from fusionlab.experts.timm_body import Classifier, Pooling, TimmBody
 from fusionlab.heads import Head, HeadFactory, LinearHead
 from fusionlab.types import Output, Schema, TimeSeries
@@ -29,9 +29,10 @@ _TRUE_COLOUR = (("red", "green", "blue"), ("B04", "B03", "B02"), ("B4", "B3", "B
 
 
 class TimmExpert(Expert):
-    """An image network of timm with a head: embeddings, and classes of whole images.
+    """An image network of timm with a head: embeddings, and classes or values of whole images.
 
-    Built for data without classes it has no head and gives embeddings and feature maps only.
+    Built for data without classes and variables it has no head and gives embeddings and feature
+    maps only.
 
     Weights keep their licence: those of DINOv3 may be passed on, as checkpoints too, only under the
     DINOv3 License. They are fetched when needed and never part of this package.
@@ -66,7 +67,7 @@ class TimmExpert(Expert):
         drop_rate: dropout before the head, where the network has one.
         drop_path_rate: stochastic depth, where the network has it.
         frozen: the backbone (not the head) stays as it is: no gradient, no drift of statistics.
-        head: from embedding to logits; one linear layer if not given.
+        head: from embedding to logits, or values; one linear layer if not given.
         restored: set in checkpoints that hold the weights: then `pretrained` is not asked again.
         modality: see `Expert`, as for the arguments that follow.
         bands: the bands it looks at.
@@ -146,7 +147,7 @@ class TimmExpert(Expert):
         )
         plain: HeadFactory = _linear
         make = head if head is not None else plain
-        self.head = make(self.embedding_dim, self.classes) if self.classes else None
+        self.head = make(self.embedding_dim, self.names) if self.names else None
         classifier, self.body.classifier = self.body.classifier, None
         if classifier is not None and self.head is not None:
             self.take_classifier(classifier, self.head)
@@ -278,8 +279,8 @@ class TimmExpert(Expert):
         return super()._plain(name, value)
 
 
-def _linear(channels: int, classes: Sequence[str]) -> Head:
-    return LinearHead(channels, classes, norm=False, dropout=0.0)
+def _linear(channels: int, names: Sequence[str]) -> Head:
+    return LinearHead(channels, names, norm=False, dropout=0.0)
 
 
 def _weights_statistics(

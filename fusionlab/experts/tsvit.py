@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fusionlab.dates import day_of_year
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert
-from fusionlab.experts.padding import pad_to_multiple
+from fusionlab.padding import pad_to_multiple
 from fusionlab.types import Schema, TimeSeries
 
 DAYS = 366
@@ -26,8 +26,9 @@ DAYS = 366
 class TSViT(Expert):
     """TSViT for series of any length and images of any size.
 
-    First each patch looks over its own dates, once per class; then each class looks over the
-    patches. Other than the authors' implementation (where it is right, the numbers are equal):
+    First each patch looks over its own dates, once per class (or regressed variable); then each
+    class looks over the patches. Other than the authors' implementation (where it is right, the
+    numbers are equal):
 
     - dates that only pad are masked out: they change nothing, whatever they hold. A sample without
       any observation gets finite logits, from what the class tokens know alone;
@@ -92,7 +93,7 @@ class TSViT(Expert):
         self.grid_size = -(-image_size // patch_size)
         self.patch_embedding = nn.Linear(patch_size**2 * len(self.inputs), dim)
         self.day_embedding = nn.Linear(DAYS, dim)
-        self.class_tokens = nn.Parameter(torch.randn(1, self.num_classes, dim))
+        self.class_tokens = nn.Parameter(torch.randn(1, self.num_outputs, dim))
         self.position_embedding = nn.Parameter(torch.randn(1, self.grid_size**2, dim))
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.over_dates = Transformer(dim, temporal_depth, heads, head_dim, mlp_ratio, dropout)
@@ -128,9 +129,9 @@ class TSViT(Expert):
         tokens = self.patch_embedding(patches) + days[:, None]  # (b, n, t, dim)
         classes = self.class_tokens.expand(*tokens.shape[:2], -1, -1)
         # Class tokens may always be looked at, so no token is ever left without a key.
-        keys = F.pad(valid, (self.num_classes, 0), value=True)
+        keys = F.pad(valid, (self.num_outputs, 0), value=True)
         tokens = self.over_dates(
-            torch.cat([classes, tokens], 2), keys[:, None, None], keep=self.num_classes
+            torch.cat([classes, tokens], 2), keys[:, None, None], keep=self.num_outputs
         )
 
         tokens = rearrange(tokens, "b n k d -> b k n d") + self._positions(rows, columns)

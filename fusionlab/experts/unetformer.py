@@ -14,19 +14,21 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusionlab.backbones import TimmBackbone
+from fusionlab.backbones.timm_backbone import PYRAMID
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert
-from fusionlab.experts.encoders import STRIDES, Pyramid
-from fusionlab.experts.padding import pad_bottom_right, pad_to_multiple
+from fusionlab.padding import pad_bottom_right, pad_to_multiple
 from fusionlab.types import Schema, TimeSeries
 
 
 class UNetFormer(Expert):
     """UNetFormer for images of any size and any number of bands.
 
-    Images are padded to a multiple of 32, feature maps to a multiple of the window, by reflection
-    (by repeating the edge where there is too little to reflect); logits are cropped back. Where the
-    sizes divide, nothing is padded and the numbers are those of the paper's implementation.
+    Images are padded to a multiple of 32 (more where the encoder needs it), feature maps to a
+    multiple of the window, by reflection (by repeating the edge where there is too little to
+    reflect); logits are cropped back. Where the sizes divide, nothing is padded and the numbers are
+    those of the paper's implementation.
 
     Args:
         schema: what the data deliver.
@@ -76,17 +78,25 @@ class UNetFormer(Expert):
                 f"UNetFormer takes images, but {self.modality!r} is a time series. Use an expert "
                 "for series, such as TSViT, or name another `modality:`."
             )
-        self.backbone = Pyramid(
-            backbone, bands=len(self.inputs), pretrained=False if restored else pretrained
+        self.backbone = TimmBackbone(
+            len(self.inputs), name=backbone, pretrained=pretrained, restored=restored
         )
+        strides = [feature.stride for feature in self.backbone.features]
+        if strides != list(PYRAMID):
+            raise InputError(
+                f"The encoder {backbone!r} gives feature maps at strides {strides}, but UNetFormer "
+                f"needs four at strides {list(PYRAMID)}. Choose a convolutional or hierarchical "
+                "encoder, such as 'resnet18', 'convnext_tiny' or 'swin_tiny_patch4_window7_224'."
+            )
         self.decoder = UNetFormerDecoder(
-            self.backbone.channels,
-            self.num_classes,
+            self.backbone.out_channels,
+            self.num_outputs,
             decode_channels=decode_channels,
             window_size=window_size,
             heads=heads,
             dropout=dropout,
             auxiliary=auxiliary,
+            bias=schema.regresses,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -111,8 +121,8 @@ class UNetFormer(Expert):
             )
         images = self.inputs(values)
         height, width = images.shape[-2:]
-        images = pad_to_multiple(images, STRIDES[-1])
-        cells = images.shape[0] * images.shape[-2] * images.shape[-1] // STRIDES[-1] ** 2
+        images = pad_to_multiple(images, self.backbone.multiple)
+        cells = images.shape[0] * images.shape[-2] * images.shape[-1] // PYRAMID[-1] ** 2
         if self.training and cells < 2:
             raise InputError(
                 f"UNetFormer cannot train on a single tile of {height} x {width} pixels: its "
@@ -132,24 +142,26 @@ class UNetFormerDecoder(nn.Module):
 
     Args:
         encoder_channels: of the maps at strides 4, 8, 16 and 32.
-        num_classes: number of classes.
+        num_outputs: number of classes, or of variables.
         decode_channels: see `UNetFormer`, as for the arguments that follow.
         window_size: side of the attention windows.
         heads: attention heads.
         dropout: before the last layer of each head.
         auxiliary: whether there is an auxiliary head.
+        bias: whether the last layer of each head has one; the paper's, for classes, has none.
     """
 
     def __init__(
         self,
         encoder_channels: Sequence[int],
-        num_classes: int,
+        num_outputs: int,
         *,
         decode_channels: int = 64,
         window_size: int = 8,
         heads: int = 8,
         dropout: float = 0.1,
         auxiliary: bool = True,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         width = decode_channels
@@ -165,13 +177,13 @@ class UNetFormerDecoder(nn.Module):
         self.head = nn.Sequential(
             _conv_norm_act(width, width, 3),
             nn.Dropout2d(dropout),
-            nn.Conv2d(width, num_classes, 1, bias=False),
+            nn.Conv2d(width, num_outputs, 1, bias=bias),
         )
         self.auxiliary_head = (
             nn.Sequential(
                 _conv_norm_act(width, width, 3),
                 nn.Dropout(dropout),
-                nn.Conv2d(width, num_classes, 1, bias=False),
+                nn.Conv2d(width, num_outputs, 1, bias=bias),
             )
             if auxiliary
             else None

@@ -196,7 +196,7 @@ def test_in_fusions(path, tmp_path):
 
 def test_the_plain_expert_reads_the_same_file(path):
     network = publish(path)
-    bare = SCHEMA.without_classes()
+    bare = SCHEMA.without_outputs()
     model = TimmExpert(
         bare, backbone="test_resnet", pretrained=str(path), bands=BAND_ORDERS["0.2.0"]["s2"]
     )

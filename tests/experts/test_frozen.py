@@ -153,7 +153,7 @@ def test_a_restored_description_beside_the_file_needs_no_file(trained, checkpoin
         expert=partial(PixelExpert, width=6),
         trained_on=description["trained_on"],
     )
-    assert again.class_order.tolist() == [2, 0, 1]
+    assert again.order.tolist() == [2, 0, 1]
     assert again.schema.modalities["aerial"].bands == BANDS
 
 
