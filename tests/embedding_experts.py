@@ -22,7 +22,7 @@ class PooledExpert(Expert):
             nn.ReLU(),
             nn.Conv2d(width, width, 1),
         )
-        self.head = nn.Linear(width, self.num_classes) if self.classes else None
+        self.head = nn.Linear(width, self.num_outputs) if self.names else None
 
     @property
     def embedding_dim(self) -> int:

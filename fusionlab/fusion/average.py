@@ -13,7 +13,8 @@ from fusionlab.fusion.base import Fused, Fusion
 class Average(Fusion):
     """The mean of the logits of the modalities that are there. Has no parameters.
 
-    On logits, the mean is the geometric mean of the experts' probabilities, up to normalisation.
+    On logits, the mean is the geometric mean of the experts' probabilities, up to normalisation; on
+    regressed values it is their mean.
     """
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:

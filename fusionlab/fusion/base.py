@@ -26,7 +26,7 @@ class Fused(NamedTuple):
 
 
 class Fusion(Component):
-    """Turns the logits of several experts into one.
+    """Turns the logits of several experts, or the values that they regress, into one.
 
     A modality that is missing for a sample takes no part in that sample's result: weights are
     renormalised over those that are there, and with only one there its logits come out unchanged.
@@ -34,10 +34,11 @@ class Fusion(Component):
 
     Args:
         modalities: names, in the order in which operators number them.
-        classes: class names in index order.
+        classes: names of what the experts answer: classes in index order, or variables, each of
+            which operators treat as they do a class.
 
     Raises:
-        InputError: for fewer than two modalities, or no class.
+        InputError: for fewer than two modalities, or no class and no variable.
     """
 
     supplied: ClassVar[tuple[str, ...]] = ("modalities", "classes")
@@ -52,7 +53,7 @@ class Fusion(Component):
                 "one modality, use its expert as the model."
             )
         if not self.classes:
-            raise InputError(f"{type(self).__name__} needs at least one class.")
+            raise InputError(f"{type(self).__name__} needs at least one class or variable.")
 
     def fuse(self, logits: Tensor, available: Tensor, cloud_cover: Mapping[str, Tensor]) -> Fused:
         """The operator itself.
@@ -98,7 +99,7 @@ class Fusion(Component):
         return self.fuse(stacked, there, cloud_cover or {})
 
     def class_weights(self) -> dict[str, Tensor] | None:
-        """Per modality ``(K,)``, its share in each class; None where it depends on the input."""
+        """Per modality ``(K,)``, its share in each class or variable; None if inputs decide."""
         return None
 
     def weighted_sum(self, logits: Tensor, scores: Tensor, available: Tensor) -> Fused:

@@ -22,16 +22,17 @@ from fusionlab.errors import InputError
 from fusionlab.experts import Expert
 from fusionlab.types import Batch, TimeSeries
 
-Question = Literal["logits", "features"]
-"""What an expert is asked for: its decision, or its embedding."""
+Question = Literal["logits", "embedding", "map"]
+"""What an expert is asked for: its decision, its embedding, or its feature map."""
 
 
 class AnswerCache:
     """Keeps logits and embeddings of frozen experts in a folder, one file per sample.
 
     Maps of logits are kept as float16 (``2 * K * H * W`` bytes): they are large and need few
-    digits. Logits of whole samples and embeddings are kept as float32 (``4 * K`` and ``4 * D``
-    bytes): they are small and come back as they were.
+    digits. Regressed values, of which there may be maps too, logits of whole samples, embeddings
+    and feature maps are kept as float32 (``4 * K * H * W``, ``4 * K``, ``4 * D`` and
+    ``4 * D * h * w`` bytes) and come back as they were.
 
     Worth it where asking an expert is slower than reading that: on a CPU, for deep experts, or when
     many fusions are compared over the same experts. Samples should come without augmentation, or
@@ -54,7 +55,8 @@ class AnswerCache:
         Args:
             expert: one of those that `keeps` accepts.
             batch: what it is asked about.
-            question: ``logits`` ``(B, K, ...)`` or ``features`` ``(B, D)``.
+            question: ``logits`` ``(B, K, ...)``, ``embedding`` ``(B, D)`` or ``map``
+                ``(B, D, h, w)``.
 
         Returns:
             The answer as float32, on the device of the batch.
@@ -74,8 +76,9 @@ class AnswerCache:
         if not all(known):
             new = [i for i, there in enumerate(known) if not there]
             fresh = _answer(expert, _pick(values, new), question)
-            is_map = question == "logits" and fresh.ndim > 2
-            fresh = fresh.to("cpu", torch.float16 if is_map else torch.float32)
+            scores = question == "logits" and not expert.schema.regresses
+            kept = torch.float16 if scores and fresh.ndim > 2 else torch.float32
+            fresh = fresh.to("cpu", kept)
             for i, answer in zip(new, fresh, strict=True):
                 answers[i] = answer
                 _save(paths[i], answer)
@@ -85,8 +88,8 @@ class AnswerCache:
 
 @torch.no_grad()
 def _answer(expert: Expert, values: Tensor | TimeSeries, question: Question) -> Tensor:
-    if question == "features":
-        return expert.features(values)
+    if question != "logits":
+        return expert.features(values, pooled=question == "embedding")
     answer = expert.logits(values)
     return answer[0] if isinstance(answer, tuple) else answer
 
@@ -107,7 +110,7 @@ def _identity(expert: Expert, question: Question, device: torch.device) -> bytes
         question,
         fingerprint,
         _description(expert),
-        expert.classes,
+        expert.names,
         expert.schema.to_dict(),
         # What the data publish, or what a checkpoint brought along: the schema does not say which.
         [(name, tuple(statistic.shape)) for name, statistic in statistics.items()],

@@ -102,12 +102,13 @@ class Composition(Model):
         answer: Output = expert(self._shown(expert, batch))
         return answer
 
-    def ask_features(self, name: str, batch: Batch) -> Tensor:
-        """An expert's embedding ``(B, D)``, from the cache where there is one."""
+    def ask_features(self, name: str, batch: Batch, *, pooled: bool = True) -> Tensor:
+        """An expert's embedding ``(B, D)`` or map ``(B, D, h, w)``; from the cache, if any."""
         expert = self.expert(name)
         if self.cache is not None and self.cache.keeps(expert):
-            return self.cache.ask(expert, batch, "features")
-        return expert.features(self._shown(expert, batch)["inputs"][expert.modality])
+            return self.cache.ask(expert, batch, "embedding" if pooled else "map")
+        values = self._shown(expert, batch)["inputs"][expert.modality]
+        return expert.features(values, pooled=pooled)
 
     def _shown(self, expert: Expert, batch: Batch) -> Batch:
         return with_stand_ins(batch, expert.modality) if self.training else batch

@@ -1,39 +1,52 @@
-"""Feature fusion: experts give embeddings, an operator fuses them, a head decides."""
+"""Feature fusion: experts give embeddings or feature maps, an operator fuses, a head decides."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fusionlab.component import Explanation
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert, ExpertFactory
 from fusionlab.fusion.features import Concat, FeatureOperator, FeatureOperatorFactory
-from fusionlab.heads import Head, HeadFactory, LinearHead
+from fusionlab.fusion.features.base import keep_available
+from fusionlab.heads import Head, HeadFactory, LinearHead, RegressionHead, SegmentationHead
+from fusionlab.models.align import Alignment, AlignmentFactory, Footprint
 from fusionlab.models.composition import Composition
 from fusionlab.models.contributions import leave_one_out_shares, weight_shares
-from fusionlab.types import Batch, Output, Schema
+from fusionlab.types import Batch, Grid, Output, Schema, TimeSeries
 
 
 class FeatureFusion(Composition):
-    """Embeddings of several experts, a fusion of them, and one head over the result.
+    """Features of several experts, a fusion of them, and one head over the result.
+
+    Where the data have a target per sample, experts give embeddings. Where they have one per pixel,
+    experts give feature maps, which are aligned to the map of the reference expert and fused there;
+    what the head answers is resized (bilinear) to the reference's image.
 
     Experts are built without classes, so they carry no head of their own, and those trained before
-    may have been trained on other classes. The steps are separate methods: frozen experts give the
-    same embeddings in every epoch, so `embed` may be computed once and `fuse` be given stored ones.
+    may have been trained on other classes, or on other variables. The steps are separate methods:
+    frozen experts give the same features in every epoch, so `embed` may be computed once and
+    `fuse` be given stored ones.
 
     Args:
         schema: what the data deliver.
         experts: by name; a name is its modality, unless the expert names another one. Several
             experts may look at one modality.
-        fusion: the operator, built for the widths of the experts' embeddings.
-        head: built for the width of the operator's result and the classes.
-        cache: folder to keep the embeddings of frozen experts in, see `AnswerCache`; none if empty.
+        fusion: the operator, built for the widths of the experts' features.
+        head: built for the width of the operator's result and the classes, or the variables; if
+            not given, `LinearHead` for samples, and `SegmentationHead` or `RegressionHead` for
+            pixels.
+        alignment: of feature maps; not used for embeddings.
+        reference: the expert whose image and feature map lay the grids for pixels; the finest if
+            not given.
+        cache: folder to keep the features of frozen experts in, see `AnswerCache`; none if empty.
             Not part of the model that a checkpoint describes.
 
     Raises:
-        InputError: for fewer than two experts, one that gives no embedding or is called ``fused``,
-            data whose target is a map, or data without classes.
+        InputError: for fewer than two experts, one that gives no features or is called ``fused``,
+            a head for another kind of target, or data without classes and variables.
     """
 
     def __init__(
@@ -42,80 +55,167 @@ class FeatureFusion(Composition):
         *,
         experts: dict[str, ExpertFactory],
         fusion: FeatureOperatorFactory = Concat,
-        head: HeadFactory = LinearHead,
+        head: HeadFactory | None = None,
+        alignment: AlignmentFactory = Footprint,
+        reference: str | None = None,
         cache: str = "",
     ) -> None:
-        if schema.target == "segmentation":
-            raise InputError(
-                "FeatureFusion gives a sample its classes, but the data have a class per pixel. "
-                "Use LateFusion, or data with the target multiclass or multilabel."
-            )
         if "fused" in experts:
             raise InputError("FeatureFusion: 'fused' is the result; give the expert another name.")
-        bare = schema.without_classes()
+        bare = schema.without_outputs()
         built = {name: make(bare.only(name)) for name, make in experts.items()}
-        super().__init__(schema, built, cache=cache)
+        super().__init__(schema, built, reference=reference, cache=cache)
+        self.pixelwise = schema.pixelwise
+        self.gsd = _pixel_size(self.expert(self.reference_expert))
         widths = {name: _embedding_dim(name, expert) for name, expert in built.items()}
         self.fusion: FeatureOperator = fusion(widths)
-        self.head: Head = head(self.fusion.channels_out, schema.classes)
+        default: type[Head] = LinearHead
+        if self.pixelwise:
+            default = RegressionHead if schema.regresses else SegmentationHead
+        self.head: Head = (head or default)(self.fusion.channels_out, schema.outputs)
+        kind = "pixel" if self.pixelwise else "sample"
+        answers = "values" if schema.regresses else "classes"
+        if self.head.kind != kind or self.head.answers not in (None, answers):
+            raise InputError(
+                f"FeatureFusion: the target of the data is {schema.target!r}, {answers} for every "
+                f"{kind}, but {type(self.head).__name__} answers {self.head.answers or answers} "
+                f"for every {self.head.kind}. Leave `head:` out for {default.__name__}, or choose "
+                "another one."
+            )
+        self.alignment: Alignment = alignment()
 
     @property
     def embedding_dim(self) -> int:
-        """Width of the fused embedding."""
+        """Width of the fused embedding.
+
+        Raises:
+            InputError: where it answers for pixels.
+        """
+        if self.pixelwise:
+            raise InputError("This FeatureFusion answers for pixels and gives no embedding.")
         return self.fusion.channels_out
 
-    def embed(self, batch: Batch) -> dict[str, Tensor]:
-        """Embedding of every expert, ``(B, D)`` float32; zeros where its modality is missing."""
-        available = self.available(batch)
-        embeddings = {}
-        for name in self.experts:
-            values = self.ask_features(name, batch).float()
-            there = available[name][:, None]
-            embeddings[name] = torch.where(there, values, torch.zeros_like(values))
-        return embeddings
+    def rebind(self, schema: Schema) -> None:
+        """Reads from data that deliver other bands, another order or another encoding."""
+        super().rebind(schema)
+        self.gsd = _pixel_size(self.expert(self.reference_expert))
 
-    def fuse(self, embeddings: dict[str, Tensor], batch: Batch) -> Output:
-        """Fuses the experts' embeddings and decides.
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Features of every expert, float32; zeros where its modality is missing.
 
         Returns:
-            Logits ``(B, K)``, the operator's weights ``(B, 1)`` where it has any, and the
-            embeddings with the ``fused`` one.
+            Embeddings ``(B, D)``; for pixels, maps ``(B, D, h, w)`` on the reference's map.
         """
-        return self._fuse(embeddings, self.available(batch))
+        available = self.available(batch)
+        features = {
+            name: self.ask_features(name, batch, pooled=not self.pixelwise).float()
+            for name in self.experts
+        }
+        if self.pixelwise:
+            features = self._aligned(features, batch)
+        return {name: keep_available(value, available[name]) for name, value in features.items()}
+
+    def fuse(self, embeddings: dict[str, Tensor], batch: Batch) -> Output:
+        """Fuses the experts' features and decides.
+
+        Args:
+            embeddings: as `embed` gives them.
+            batch: says who is available, and how large the reference's images are.
+
+        Returns:
+            Logits ``(B, K)`` or ``(B, K, H, W)``, the operator's weights where it has any, and of
+            samples the embeddings with the ``fused`` one.
+        """
+        return self._fuse(embeddings, self.available(batch), self._size(batch))
 
     def forward(self, batch: Batch) -> Output:
-        """Experts, fusion, head."""
+        """Experts, alignment, fusion, head."""
         return self.fuse(self.embed(batch), batch)
 
-    def _fuse(self, embeddings: dict[str, Tensor], available: dict[str, Tensor]) -> Output:
+    def _fuse(
+        self,
+        embeddings: dict[str, Tensor],
+        available: dict[str, Tensor],
+        size: tuple[int, int],
+    ) -> Output:
         # Operator and head are cheap: float32 also where experts ran in half precision.
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
             given = {name: value.float() for name, value in embeddings.items()}
             fused = self.fusion(given, available)
             logits = self.head(fused.features)
-        return Output(
-            logits, weights=fused.weights, embeddings={**embeddings, "fused": fused.features}
-        )
+        if not self.pixelwise:
+            return Output(
+                logits, weights=fused.weights, embeddings={**embeddings, "fused": fused.features}
+            )
+        weights = fused.weights and {
+            # One weight for the whole map stands for all of its pixels.
+            name: weight if weight.shape[-2:] == (1, 1) else _resized(weight, size)
+            for name, weight in fused.weights.items()
+        }
+        return Output(_resized(logits, size), weights=weights)
 
     def explain(self, batch: Batch) -> Explanation:
-        """The answer and each expert's share in it, ``(B,)``.
+        """The answer and each expert's share in it, ``(B,)`` or ``(B, H, W)``.
 
         Operators that weight the experts say the share themselves. For others it is measured by
-        leaving one expert out, for the most probable class of each sample.
+        leaving one expert out, for the most probable class, or for values.
         """
         embeddings = self.embed(batch)
-        available = self.available(batch)
-        output = self._fuse(embeddings, available)
+        available, size = self.available(batch), self._size(batch)
+        output = self._fuse(embeddings, available, size)
         if output.weights is not None:
-            shares = weight_shares(output.logits, output.weights)
+            shares = weight_shares(output.logits, output.weights, self.target)
         else:
             shares = leave_one_out_shares(
                 output.logits,
-                lambda there: self._fuse(embeddings, there).logits,
+                lambda there: self._fuse(embeddings, there, size).logits,
                 available,
                 self.target,
             )
         return Explanation(output, shares)
+
+    def _aligned(self, maps: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Maps of all experts on the map of the reference."""
+        resolution = {}
+        for name, value in maps.items():
+            expert = self.expert(name)
+            rows = _image_size(batch, expert)[0]
+            resolution[name] = _pixel_size(expert) * rows / value.shape[-2]
+        rows, columns = maps[self.reference_expert].shape[-2:]
+        grid = Grid(rows, columns, resolution[self.reference_expert])
+        aligned = {}
+        for name, value in maps.items():
+            expert = self.expert(name)
+            offset = batch.get("offset", {}).get(expert.modality)
+            if offset is not None:  # in pixels of the images
+                offset = offset * (_pixel_size(expert) / resolution[name])
+            aligned[name] = self.alignment(
+                value, grid, gsd=resolution[name], name=name, offset=offset
+            )
+        return aligned
+
+    def _size(self, batch: Batch) -> tuple[int, int]:
+        """Rows and columns of an answer for pixels: those of the reference's images."""
+        if not self.pixelwise:
+            return 1, 1
+        return _image_size(batch, self.expert(self.reference_expert))
+
+
+def _image_size(batch: Batch, expert: Expert) -> tuple[int, int]:
+    values = batch["inputs"][expert.modality]
+    shape = values.values.shape if isinstance(values, TimeSeries) else values.shape
+    return shape[-2], shape[-1]
+
+
+def _pixel_size(expert: Expert) -> float:
+    """Of the images that it looks at, metres; its answers may be coarser."""
+    return expert.schema.modalities[expert.modality].gsd
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _embedding_dim(name: str, expert: Expert) -> int:

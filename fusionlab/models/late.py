@@ -24,7 +24,7 @@ class LateFusion(Composition):
     Args:
         schema: what the data deliver.
         experts: by name; a name is its modality, unless the expert names another one.
-        fusion: the operator, built for these experts and the classes.
+        fusion: the operator, built for these experts and the classes, or the variables.
         alignment: how the logits come onto one grid.
         reference: the expert whose grid is the common one; the finest if not given.
         cache: folder to keep the answers of frozen experts in, see `AnswerCache`; none if empty.
@@ -32,7 +32,7 @@ class LateFusion(Composition):
 
     Raises:
         InputError: for fewer than two experts, an unknown reference, or experts that do not share
-            the classes of the data.
+            the classes, or variables, of the data.
     """
 
     def __init__(
@@ -47,14 +47,15 @@ class LateFusion(Composition):
     ) -> None:
         built = {name: make(schema.only(name)) for name, make in experts.items()}
         for name, expert in built.items():
-            if expert.classes != schema.classes:
+            if expert.names != schema.outputs:
+                kind = schema.kind
                 raise InputError(
-                    f"The expert {name!r} answers {expert.num_classes} classes "
-                    f"{list(expert.classes)}, the data have {schema.num_classes} "
-                    f"{list(schema.classes)}. All experts must share the classes of the data."
+                    f"The expert {name!r} answers {expert.num_outputs} {kind} "
+                    f"{list(expert.names)}, the data have {len(schema.outputs)} "
+                    f"{list(schema.outputs)}. All experts must share the {kind} of the data."
                 )
         super().__init__(schema, built, reference=reference, cache=cache)
-        self.fusion: Fusion = fusion(list(built), schema.classes)
+        self.fusion: Fusion = fusion(list(built), schema.outputs)
         self.alignment = alignment()
 
     @property
@@ -82,17 +83,20 @@ class LateFusion(Composition):
         """Experts, alignment, fusion. Auxiliary logits are those of experts that still train.
 
         Where an expert's modality is missing, the fused logits stand for its auxiliary ones,
-        without a gradient: what was not seen teaches it nothing.
+        without a gradient: what was not seen teaches it nothing. Names of auxiliary heads have that
+        of their expert before them.
         """
         answers = self._ask(batch)
         fused = self.fuse({name: answer.logits for name, answer in answers.items()}, batch)
         available = self.available(batch)
         auxiliary = []
         for name, answer in answers.items():
-            for logits in answer.auxiliary:
-                aligned = self._like(fused.logits, name, logits.float(), batch)
+            for head in answer.auxiliary:
+                aligned = self._like(fused.logits, name, head.logits.float(), batch)
                 there = available[name].reshape(-1, *[1] * (aligned.ndim - 1))
-                auxiliary.append(torch.where(there, aligned, fused.logits.detach()))
+                logits = torch.where(there, aligned, fused.logits.detach())
+                own = head.name and f"{name}_{head.name}"
+                auxiliary.append(head._replace(name=own, logits=logits))
         return fused._replace(auxiliary=tuple(auxiliary))
 
     def _fuse(
@@ -111,12 +115,13 @@ class LateFusion(Composition):
 
         Operators that weight the experts say the share themselves. For others (concatenation) it is
         measured by leaving one expert out: how much the probability of the predicted class (of the
-        most probable one, where there may be several) falls without it, relative to the others.
+        most probable one, where there may be several) falls without it, or how far a regressed
+        value moves, relative to the others.
         """
         aligned, available, cloud_cover = self._align(self.decide(batch), batch)
         fused = self._fuse(aligned, available, cloud_cover)
         if fused.weights is not None:
-            shares = weight_shares(fused.logits, fused.weights)
+            shares = weight_shares(fused.logits, fused.weights, self.target)
         else:
             shares = leave_one_out_shares(
                 fused.logits,

@@ -170,11 +170,12 @@ def test_features_are_stored_exactly_in_training_too(checkpoint, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("question", "dtype", "shape"), [("logits", "float32", (3,)), ("features", "float32", (6,))]
+    ("question", "dtype", "shape"), [("logits", "float32", (3,)), ("embedding", "float32", (6,))]
 )
 def test_vectors_come_back_as_they_were(checkpoint, tmp_path, question, dtype, shape):
     expert = FrozenExpert(VECTORS, checkpoint=checkpoint)
-    expected = getattr(expert, question)(batch()["inputs"]["s2"])
+    answers = {"logits": expert.logits, "embedding": expert.features}
+    expected = answers[question](batch()["inputs"]["s2"])
     for _ in range(2):  # asked, and from the store
         answer = AnswerCache(tmp_path).ask(expert, batch(), question)
         assert torch.equal(answer, expected)
@@ -196,7 +197,7 @@ def test_logits_and_features_do_not_meet(checkpoint, tmp_path):
     cache = AnswerCache(tmp_path / "cache")
     data = batch()
     logits = cache.ask(expert, data, "logits")
-    features = cache.ask(expert, data, "features")
+    features = cache.ask(expert, data, "embedding")
     series = data["inputs"]["s2"]
     assert torch.equal(logits, expert.logits(series))
     assert torch.equal(features, expert.features(series))
@@ -217,20 +218,20 @@ def test_statistics_of_other_data_make_another_answer(tmp_path, monkeypatch):
     """As when an expert restored with its own mean and std meets data that publish others."""
     expert = FixedBody(VECTORS.only("aerial"))
     cache = AnswerCache(tmp_path / "cache")
-    first = cache.ask(expert, batch(), "features")
+    first = cache.ask(expert, batch(), "embedding")
     expert.inputs.mean += 50
-    second = cache.ask(expert, batch(), "features")
+    second = cache.ask(expert, batch(), "embedding")
     assert not torch.allclose(second, first)
     expert.inputs.limit(0, 60)
-    assert not torch.allclose(cache.ask(expert, batch(), "features"), second)
+    assert not torch.allclose(cache.ask(expert, batch(), "embedding"), second)
 
 
 def test_answers_in_half_precision_are_kept_apart(checkpoint, tmp_path):
     expert = FrozenExpert(VECTORS, checkpoint=checkpoint)
     cache = AnswerCache(tmp_path / "cache")
     with torch.autocast("cpu", torch.bfloat16):
-        half = cache.ask(expert, batch(), "features")
-    full = cache.ask(expert, batch(), "features")
+        half = cache.ask(expert, batch(), "embedding")
+    full = cache.ask(expert, batch(), "embedding")
     assert not torch.equal(half, full)
     assert torch.equal(full, expert.features(batch()["inputs"]["s2"]))
 
@@ -245,7 +246,7 @@ def test_what_may_still_change_is_not_kept(checkpoint, tmp_path):
         False,
     ]
     with pytest.raises(InputError, match="may still change"):
-        cache.ask(model.expert("aerial"), batch(), "features")
+        cache.ask(model.expert("aerial"), batch(), "embedding")
     model.train()(batch()).logits.sum().backward()
     assert all(p.grad is not None for p in model.expert("aerial").parameters())
 

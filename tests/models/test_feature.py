@@ -11,7 +11,7 @@ from fusionlab.component import build
 from fusionlab.errors import InputError
 from fusionlab.experts import FrozenExpert, PretrainedExpert, TimmExpert
 from fusionlab.fusion.features import Attention, Concat, Projection, Weighted
-from fusionlab.heads import LinearHead, MLPHead
+from fusionlab.heads import LinearHead, MLPHead, SegmentationHead
 from fusionlab.models import FeatureFusion
 from fusionlab.tasks.base import ModelFactory, Task
 from fusionlab.types import Modality, Schema, TimeSeries
@@ -342,7 +342,7 @@ def test_it_reads_from_data_with_bands_in_another_order():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schema": Schema(MODALITIES, CLASSES)}, "a class per pixel"),
+        ({"head": SegmentationHead}, "SegmentationHead answers classes for every pixel"),
         ({"schema": Schema(MODALITIES, target="multilabel")}, "at least one class"),
         ({"experts": {"s2": PooledExpert}}, "two or more experts"),
         ({"experts": {"s2": PooledExpert, "fused": PooledExpert}}, "'fused' is the result"),
