@@ -3,6 +3,7 @@
 from fusionlab.data.base import DataModule
 from fusionlab.data.bigearthnet import BigEarthNetDataModule
 from fusionlab.data.flair2 import Flair2DataModule
+from fusionlab.data.folders import FolderDataModule, ImageFolder, TargetFolder
 from fusionlab.data.raster import RasterDataModule
 from fusionlab.data.transforms import D4, ModalityDropout, RandomD4, SampleTransform
 
@@ -11,8 +12,11 @@ __all__ = [
     "BigEarthNetDataModule",
     "DataModule",
     "Flair2DataModule",
+    "FolderDataModule",
+    "ImageFolder",
     "ModalityDropout",
     "RandomD4",
     "RasterDataModule",
     "SampleTransform",
+    "TargetFolder",
 ]

@@ -56,6 +56,15 @@ COLORS_13 = (*COLORS_19[:12], "#000000")
 SCORED_CLASSES = CLASSES_19[:12]
 """The classes over which the challenge averages the IoU."""
 
+SPECTRAL_BANDS = AERIAL.bands[:4]
+"""All bands but the height above ground, which must not be an input where it is to be learned."""
+
+TREE_CLASSES = ("coniferous", "deciduous", "mixed", "ligneous")
+"""Classes of woody vegetation other than brushwood, which is shrubs."""
+
+SATURATED_HEIGHT = 255
+"""Units of the fifth band that mean 51 m or more, and often an artefact over water."""
+
 VAL_DOMAINS = MappingProxyType(
     {
         "flair2": ("D004", "D014", "D029", "D031", "D058", "D066", "D067", "D077"),

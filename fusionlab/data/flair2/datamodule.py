@@ -16,10 +16,12 @@ from fusionlab.data.choices import (
     Part,
     PathLike,
     path_or_none,
+    require_known,
     require_modalities,
     with_statistics,
 )
 from fusionlab.data.flair2 import constants, index
+from fusionlab.data.flair2.canopy_height import CanopyHeight, mask_values
 from fusionlab.data.flair2.dataset import AerialSource, Flair2Dataset, SeriesSource, read_grid
 from fusionlab.data.flair2.super_area import SeriesOptions
 from fusionlab.errors import InputError
@@ -29,7 +31,7 @@ MODALITIES = {"aerial": constants.AERIAL, "sentinel2": constants.SENTINEL2}
 
 
 class Flair2DataModule(DataModule):
-    """Delivers FLAIR #2: `aerial` images and `sentinel2` series with 13 land-cover classes.
+    """Delivers FLAIR #2: `aerial` images and `sentinel2` series with land-cover classes or heights.
 
     Only what is asked for is read: a run on one modality needs no files of the other, except that
     predictions are placed on the grid of the aerial images.
@@ -41,6 +43,9 @@ class Flair2DataModule(DataModule):
       Dates without a value other than 0 in the crop, where the satellite did not pass, are left
       out. A patch without any usable date has the modality marked as not available. The schema's
       `preparation` tells `RasterDataModule` how series were cropped, filtered and averaged.
+    * The target is ``(H, W)`` int64 class indices. With ``target: canopy_height`` it is
+      ``(1, H, W)`` float32, metres above ground, from the fifth band of the aerial image, which
+      then is no input; NaN where the mask names no tree, and where the band is saturated.
 
     Args:
         root: folder of the data set. The parts are looked for under their published names, those
@@ -53,7 +58,11 @@ class Flair2DataModule(DataModule):
         labels_test: likewise, of the masks.
         centroids: the file ``flair-2_centroids_sp_to_patch.json``.
         modalities: which to deliver, `aerial`, `sentinel2` or both.
-        bands: per modality, names of the bands to deliver; all by default.
+        bands: per modality, names of the bands to deliver; all by default, but not the height where
+            that is the target.
+        target: `segmentation` into classes, or regression of `canopy_height`.
+        height_classes: classes of the mask (of the 19) in which a height counts as that of a
+            canopy; null takes heights everywhere and needs no masks.
         train_domains: domains to train on, such as ``D004_2021`` or ``D004``; by default all in
             the training folders that are not for validation.
         val_domains: domains to validate on, or the name of a published list: `flair2` or `flair1`.
@@ -93,6 +102,8 @@ class Flair2DataModule(DataModule):
         centroids: PathLike | None = None,
         modalities: Sequence[Literal["aerial", "sentinel2"]] = ("aerial", "sentinel2"),
         bands: dict[str, list[str]] | None = None,
+        target: Literal["segmentation", "canopy_height"] = "segmentation",
+        height_classes: Sequence[str] | None = constants.TREE_CLASSES,
         train_domains: list[str] | None = None,
         val_domains: Literal["flair2", "flair1"] | list[str] = "flair2",
         test_domains: list[str] | None = None,
@@ -134,7 +145,19 @@ class Flair2DataModule(DataModule):
                 f"val_domains is a list of domains or the name of a published list, of "
                 f"{list(constants.VAL_DOMAINS)}, got {val_domains!r}."
             )
-        chosen = with_statistics(_choose(modalities, bands or {}), mean=mean, std=std)
+        require_known([target], ["segmentation", "canopy_height"], option="target", what="target")
+        self.target = target
+        self._height_values = mask_values(height_classes)
+        wanted = dict(bands or {})
+        if target == "canopy_height" and "aerial" in modalities:
+            wanted.setdefault("aerial", list(constants.SPECTRAL_BANDS))
+            if "height" in wanted["aerial"]:
+                raise InputError(
+                    "bands.aerial includes the height, which is what target: canopy_height is to "
+                    "be learned: a model would only have to copy it. Leave it out: "
+                    f"{list(constants.SPECTRAL_BANDS)}."
+                )
+        chosen = with_statistics(_choose(modalities, wanted), mean=mean, std=std)
         self.series_options = SeriesOptions(
             crop_size=sen_crop_size,
             cloud_probability=cloud_probability,
@@ -151,14 +174,7 @@ class Flair2DataModule(DataModule):
         gsd = aerial_gsd or self._aerial_gsd() or constants.AERIAL.gsd
         if "aerial" in chosen:
             chosen["aerial"] = replace(chosen["aerial"], gsd=gsd)
-        few = classes == 13
-        self.schema = Schema(
-            chosen,
-            constants.CLASSES_13 if few else constants.CLASSES_19,
-            colors=constants.COLORS_13 if few else constants.COLORS_19,
-            gsd=gsd,
-            scores={"flair2": constants.SCORED_CLASSES},
-        )
+        self.schema = self._schema(chosen, gsd)
         self.check_modalities()
 
     def dataset(self, split: Split) -> Flair2Dataset:
@@ -185,21 +201,45 @@ class Flair2DataModule(DataModule):
                 allow_missing=self.allow_missing,
             )
         predicting = split == "predict"
+        heights = None
+        if self.target == "canopy_height" and not predicting:
+            heights = CanopyHeight(self._folder(f"aerial_{side}"), self._height_values)
+        masks = self._needs_masks and not predicting
         return Flair2Dataset(
             patches,
             aerial=aerial,
             sentinel2=series,
-            labels=None if predicting else self._folder(f"labels_{side}"),
+            labels=self._folder(f"labels_{side}") if masks else None,
+            canopy_height=heights,
             num_classes=self.classes,
             placement=self._folder(f"aerial_{side}") if predicting else None,
             gsd=self.schema.gsd or constants.AERIAL.gsd,
             transforms=self.transforms(split),
         )
 
+    def _schema(self, modalities: Mapping[str, Modality], gsd: float) -> Schema:
+        if self.target == "canopy_height":
+            return Schema(
+                modalities,
+                gsd=gsd,
+                target="regression",
+                variables=("canopy_height",),
+                units=("m",),
+            )
+        few = self.classes == 13
+        return Schema(
+            modalities,
+            constants.CLASSES_13 if few else constants.CLASSES_19,
+            colors=constants.COLORS_13 if few else constants.COLORS_19,
+            gsd=gsd,
+            scores={"flair2": constants.SCORED_CLASSES},
+        )
+
     def _patches(self, part: Part, split: Split) -> list[index.Patch]:
         side = "test" if part == "test" else "train"
         # Without aerial images in the batch the masks alone say which patches there are.
-        images = "aerial" in self.schema.modalities or split == "predict"
+        heights = self.target == "canopy_height"
+        images = heights or "aerial" in self.schema.modalities or split == "predict"
         folder = self._folder(f"{'aerial' if images else 'labels'}_{side}")
         on_disk = index.domains_on_disk(folder)
         domains = self._domains(part, on_disk)
@@ -209,9 +249,13 @@ class Flair2DataModule(DataModule):
                 f"The split {part!r} is empty: {folder} holds no patch of {domains or 'it'}. "
                 f"Domains there: {on_disk}. Choose with {part}_domains."
             )
-        if images and split != "predict":
+        if images and split != "predict" and self._needs_masks:
             index.require_masks(patches, self._folder(f"labels_{side}"))
         return [patches[i] for i in self.kept(len(patches), part)]
+
+    @property
+    def _needs_masks(self) -> bool:
+        return self.target == "segmentation" or self._height_values is not None
 
     def _domains(self, part: Part, on_disk: list[str]) -> list[str]:
         if part == "test":

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fusionlab.data.damage import unreadable
+from fusionlab.data.flair2.canopy_height import HEIGHT_CHANNEL, CanopyHeight
 from fusionlab.data.flair2.constants import AERIAL, CLASSES_19
 from fusionlab.data.flair2.index import Centroids, Patch
 from fusionlab.data.flair2.super_area import SeriesOptions, SuperArea, open_array, series_dtype
@@ -67,7 +68,8 @@ class Flair2Dataset(Dataset[Sample]):
         patches: what to read.
         aerial: where the images come from; None leaves them out.
         sentinel2: where the series come from; None leaves them out.
-        labels: folder of the masks; None leaves the target out.
+        labels: folder of the masks; None leaves a target of classes out.
+        canopy_height: the target in the place of classes; None for classes.
         num_classes: 13 merges the mask values from 13 on, 19 keeps all.
         placement: folder of the aerial images on whose grid predictions are placed; None leaves
             the placement out.
@@ -82,6 +84,7 @@ class Flair2Dataset(Dataset[Sample]):
     aerial: AerialSource | None = None
     sentinel2: SeriesSource | None = None
     labels: Path | None = None
+    canopy_height: CanopyHeight | None = None
     num_classes: int = 13
     placement: Path | None = None
     gsd: float = 0.2
@@ -110,8 +113,9 @@ class Flair2Dataset(Dataset[Sample]):
         inputs: dict[str, Tensor | TimeSeries] = {}
         available: dict[str, Tensor] = {}
         sample: Sample = {"inputs": inputs, "available": available, "sample_id": patch.name}
+        pixels = self._pixels(patch)
         if self.aerial is not None:
-            inputs["aerial"] = self._aerial(patch, self.aerial)
+            inputs["aerial"] = torch.from_numpy(pixels[: len(self.aerial.channels)])
             available["aerial"] = torch.tensor(True)
         if self.sentinel2 is not None:
             series, cover = self._series(patch, self.sentinel2)
@@ -119,21 +123,35 @@ class Flair2Dataset(Dataset[Sample]):
             available["sentinel2"] = series.valid.any()
             if cover is not None:
                 sample["cloud_cover"] = {"sentinel2": cover}
-        if self.labels is not None:
+        if self.canopy_height is not None:
+            sample["target"] = self._heights(patch, pixels[-1], self.canopy_height)
+        elif self.labels is not None:
             sample["target"] = read_target(patch.mask(self.labels), num_classes=self.num_classes)
-            if "aerial" in inputs:
-                self._check_sizes(patch, inputs["aerial"], sample["target"])
+            if self.aerial is not None:
+                self._check_sizes(patch, pixels.shape[1:], sample["target"].shape)
         if self.placement is not None:
             sample["placement"] = self._placement(patch, self.placement, inputs.get("aerial"))
         for transform in self.transforms:
             sample = transform(sample)
         return sample
 
-    def _aerial(self, patch: Patch, source: AerialSource) -> Tensor:
-        pixels = read_raster(
-            patch.image(source.folder), bands=len(AERIAL.bands), use=source.channels
-        )
-        return torch.from_numpy(pixels)
+    def _pixels(self, patch: Patch) -> NDArray[np.uint8]:
+        """The bands of the aerial image to deliver, and then the height if it is the target."""
+        use: tuple[int, ...] = ()
+        if self.aerial is not None:
+            folder, use = self.aerial.folder, self.aerial.channels
+        if self.canopy_height is not None:
+            folder, use = self.canopy_height.images, (*use, HEIGHT_CHANNEL)
+        if not use:
+            return np.zeros((0, 0, 0), np.uint8)
+        return read_raster(patch.image(folder), bands=len(AERIAL.bands), use=use)
+
+    def _heights(self, patch: Patch, units: NDArray[np.uint8], target: CanopyHeight) -> Tensor:
+        mask = None
+        if self.labels is not None and target.values is not None:
+            mask = read_mask(patch.mask(self.labels))
+            self._check_sizes(patch, units.shape, mask.shape)
+        return target.target(units, mask)
 
     def _series(self, patch: Patch, source: SeriesSource) -> tuple[TimeSeries, Tensor | None]:
         options = source.options
@@ -154,11 +172,11 @@ class Flair2Dataset(Dataset[Sample]):
             )
         return series, cover
 
-    def _check_sizes(self, patch: Patch, image: Tensor | TimeSeries, target: Tensor) -> None:
-        if isinstance(image, Tensor) and image.shape[-2:] != target.shape and self.labels:
+    def _check_sizes(self, patch: Patch, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
+        if image != mask and self.labels:
             raise InputError(
-                f"The mask {patch.mask(self.labels)} has {tuple(target.shape)} pixels, its image "
-                f"{tuple(image.shape[-2:])}: they must cover the same pixels."
+                f"The mask {patch.mask(self.labels)} has {tuple(mask)} pixels, its image "
+                f"{tuple(image)}: they must cover the same pixels."
             )
 
     def _placement(
@@ -215,6 +233,22 @@ def read_grid(path: Path) -> tuple[int, int, float]:
         raise unreadable(path, error, expected="a GeoTIFF") from error
 
 
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """The values of a mask, ``(H, W)``, 1 to 19.
+
+    Raises:
+        InputError: if the file cannot be read or holds other values; names file and values.
+    """
+    mask: NDArray[np.uint8] = read_raster(path, bands=1, use=[0])[0]
+    counts = np.bincount(mask.ravel(), minlength=256)
+    if counts[0] or counts[len(CLASSES_19) + 1 :].any():
+        foreign = [int(v) for v in np.flatnonzero(counts) if not 1 <= v <= len(CLASSES_19)]
+        raise InputError(
+            f"The mask {path} holds the values {foreign}; expected 1 to {len(CLASSES_19)} only."
+        )
+    return mask
+
+
 def read_target(path: Path, *, num_classes: int = 13) -> Tensor:
     """The class of each pixel of a mask, ``(H, W)`` int64 from 0.
 
@@ -223,16 +257,9 @@ def read_target(path: Path, *, num_classes: int = 13) -> Tensor:
         num_classes: 13 merges the values from 13 on into the last class, 19 keeps all.
 
     Raises:
-        InputError: if the file cannot be read or holds other values; names file and values.
+        InputError: as `read_mask`.
     """
-    mask = read_raster(path, bands=1, use=[0])[0]
-    counts = np.bincount(mask.ravel(), minlength=256)
-    if counts[0] or counts[len(CLASSES_19) + 1 :].any():
-        foreign = [int(v) for v in np.flatnonzero(counts) if not 1 <= v <= len(CLASSES_19)]
-        raise InputError(
-            f"The mask {path} holds the values {foreign}; expected 1 to {len(CLASSES_19)} only."
-        )
-    return torch.from_numpy(np.minimum(mask, num_classes).astype(np.int64) - 1)
+    return torch.from_numpy(np.minimum(read_mask(path), num_classes).astype(np.int64) - 1)
 
 
 def _super_areas(

@@ -31,7 +31,7 @@ from fusionlab.data.raster.units import warn_of_other_units
 from fusionlab.data.raster.windows import WholeSources
 from fusionlab.data.samples import Sample
 from fusionlab.errors import InputError
-from fusionlab.types import Batch, Modality, Schema
+from fusionlab.types import PIXELWISE, Batch, Modality, Schema
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class RasterDataModule(DataModule):
         layers = {name: self._layers(name, schema.modalities[name]) for name in self.rasters}
         clouds = {name: self._cloud_layers(name, layers[name]) for name in self.cloud_masks}
         grid = self._grid(schema, layers)
-        patches = schema.target != "segmentation"
+        patches = schema.target not in PIXELWISE
         window, overlap = self._windows(schema, grid[0], patches=patches)
         for name in layers:
             _check_overlap(name, layers[name].all_files, grid)
