@@ -48,11 +48,13 @@ from fusionlab.cli_arguments import (
     with_checkpoint,
 )
 from fusionlab.cli_facts import denied_facts, refuse_other_files
-from fusionlab.cli_mistakes import check_names, input_error, subclasses
+from fusionlab.cli_lists import EPILOG
+from fusionlab.cli_mistakes import check_names, input_error, raised_behind, subclasses
 from fusionlab.cli_parser import Parser
 from fusionlab.data import DataModule
 from fusionlab.errors import InputError
 from fusionlab.tasks import ClassificationTask, Task
+from fusionlab.types import PIXELWISE
 
 WriterFactory = Callable[[str], Callback]
 """Writes predictions into a folder; in YAML ``class_path`` and ``init_args``."""
@@ -94,6 +96,7 @@ class FusionlabCLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={
                 "description": "Late fusion of frozen unimodal experts for Earth observation.",
+                "epilog": EPILOG,
                 "fit": {"description": "Train an expert or a fusion; its folder is --output."},
                 "validate": {"description": "Score a model on the validation split."},
                 "test": {"description": "Score a model on the test split."},
@@ -176,7 +179,7 @@ class FusionlabCLI(LightningCLI):
         assert isinstance(chosen, Parser)
         if path is not None:
             description = described_in(path)
-            chosen.set_defaults({"writer": _writer(task_in(description or settings))})
+            chosen.set_defaults({"writer": _writer(task_in(description or settings), description)})
             completed = with_checkpoint(args, command, path, description)
             config = parser.parse_args(completed)
             refuse_other_files(config[command], description, where=path)
@@ -184,7 +187,7 @@ class FusionlabCLI(LightningCLI):
                 said = yaml.safe_dump(facts, sort_keys=False)
                 config = parser.parse_args([*completed, "--config", said])
             return config
-        chosen.set_defaults({"writer": _writer(task_in(settings))})
+        chosen.set_defaults({"writer": _writer(task_in(settings), {})})
         if "model" not in settings:
             check_names(chosen, args, settings)  # the model may be there, misspelt
             raise InputError(
@@ -200,8 +203,10 @@ class FusionlabCLI(LightningCLI):
         """Builds data, model and trainer; passes on what they say of wrong input, and only that."""
         try:
             super().instantiate_classes()
+            return
         except ValueError as error:  # jsonargparse wraps it in a list of what else it had tried
-            raise input_error(error) or error from None
+            found = input_error(error) or raised_behind(error)
+        raise found
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
@@ -276,8 +281,16 @@ class FusionlabCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
 
-def _writer(task: str | None) -> type[Callback]:
-    """What writes the predictions of a task that is named by its class path."""
+def _writer(task: str | None, description: dict[str, Any]) -> type[Callback]:
+    """What writes the predictions of a task that is named by its class path.
+
+    Args:
+        task: the class path.
+        description: of a checkpoint, which knows what the target was; may be empty.
+    """
+    trained_on = description.get("model", {}).get("init_args", {}).get("trained_on") or {}
+    if target := trained_on.get("target"):
+        return GeoTiffWriter if target in PIXELWISE else TableWriter
     module, _, name = (task or "").rpartition(".")
     kind: Any = next((k for k in subclasses(Task) if not module and k.__name__ == name), None)
     if module:

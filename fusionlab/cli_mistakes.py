@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -134,6 +135,16 @@ def _wrong_class(parser: LightningArgumentParser, key: str, message: str) -> str
 def _mistake_behind(error: BaseException | None) -> Mistake | None:
     while error is not None and not isinstance(error, Mistake):
         error = error.__cause__ or error.__context__
+    return error
+
+
+def raised_behind(error: BaseException) -> BaseException:
+    """The error that jsonargparse wrapped in its own: where a class of the user's failed."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        raised = traceback.extract_tb(error.__traceback__)
+        if not raised or "jsonargparse" not in Path(raised[-1].filename).parts:
+            break
+        error = cause
     return error
 
 

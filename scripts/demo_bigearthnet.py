@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from demonstration import configs, console, publish, run, scores, spread, tables
+from demonstration import configs, console, run, scores, spread, tables
 from numpy.typing import NDArray
+from publish import publish
 from rich.table import Table
 
 from fusionlab.data.bigearthnet.constants import CORINE
@@ -347,7 +348,9 @@ def main() -> None:
         lines.append(f"<br>{line}" if i else f"\n{line}")
     failures = [] if options.short else [failure for gain in found for failure in gain.failures]
     if options.publish and not failures:
-        publish("bigearthnet", lines, path, "bigearthnet.png")
+        publish(
+            "\n".join(lines), Path("README.md"), "bigearthnet", pictures={"bigearthnet.png": path}
+        )
     console.print(f"{time.perf_counter() - start:.0f} s in all. Picture: {path.resolve()}")
     if failures:
         sys.exit("\n".join(["The demonstration does not show what it must:", *failures]))

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from demonstration import configs, console, publish, run, scores, spread, tables
+from demonstration import configs, console, run, scores, spread, tables
 from numpy.typing import NDArray
+from publish import publish
 from rich.table import Table
 
 from fusionlab.data.flair2.constants import CLASSES_13, COLORS_13
@@ -218,7 +219,7 @@ def main() -> None:
         console.print(line)
         lines.append(f"\n{line}" if seed == options.seeds[0] else f"<br>{line}")
     if options.publish:
-        publish("results", lines, path, "comparison.png")
+        publish("\n".join(lines), Path("README.md"), "results", pictures={"comparison.png": path})
     console.print(f"{time.perf_counter() - start:.0f} s in all. Picture: {path.resolve()}")
 
 

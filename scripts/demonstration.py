@@ -1,9 +1,8 @@
-"""What the demonstrations share: running commands, spreads over seeds, publishing of results."""
+"""What the demonstrations share: running commands, spreads over seeds, tables."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -55,24 +54,3 @@ def tables(
         table.add_row(*row)
         lines.append("| " + " | ".join(row) + " |")
     return table, lines
-
-
-def publish(mark: str, lines: Sequence[str], picture: Path, name: str) -> None:
-    """Puts what was measured into the README, and a picture into docs/.
-
-    Args:
-        mark: word in the comments between which the lines belong.
-        lines: Markdown.
-        picture: the file to copy.
-        name: its name in docs/.
-    """
-    readme = Path("README.md")
-    before, rest = readme.read_text().split(f"<!-- {mark}:", 1)
-    comment, rest = rest.split("-->", 1)
-    _, after = rest.split(f"<!-- end of {mark} -->", 1)
-    text = "\n".join(lines)
-    readme.write_text(
-        f"{before}<!-- {mark}:{comment}-->\n\n{text}\n\n<!-- end of {mark} -->{after}"
-    )
-    Path("docs").mkdir(exist_ok=True)
-    shutil.copy(picture, Path("docs", name))

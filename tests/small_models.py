@@ -9,7 +9,7 @@ from fusionlab.types import Schema, TimeSeries
 
 
 class PixelExpert(Expert):
-    """Classifies every pixel by its own bands; has BatchNorm and dropout, as real experts do."""
+    """Answers every pixel by its own bands; has BatchNorm and dropout, as real experts do."""
 
     def __init__(self, schema: Schema, *, width: int = 8, **contract):
         super().__init__(schema, **contract)
@@ -18,7 +18,7 @@ class PixelExpert(Expert):
             nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.Dropout(0.1),
-            nn.Conv2d(width, self.num_classes, 1),
+            nn.Conv2d(width, self.num_outputs, 1),
         )
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor:
@@ -40,7 +40,7 @@ class ConstantExpert(Expert):
 
     def logits(self, values: Tensor | TimeSeries) -> Tensor:
         image = values.values[:, 0] if isinstance(values, TimeSeries) else values
-        shape = (len(image), self.num_classes, *image.shape[-2:])
+        shape = (len(image), self.num_outputs, *image.shape[-2:])
         return torch.full(shape, self.value, device=image.device)
 
 

@@ -51,7 +51,8 @@ def flags(recipe: Path, runs: Path, *, small: bool) -> list[str]:
         if "pretrained" in arguments:  # as where a checkpoint brings the weights
             chosen += [f"{flag}.restored", "true"]
         if small and "sensors" not in arguments:  # the published networks are what they are
-            little = "test_vit" if arguments["backbone"].startswith("vit") else "test_resnet"
+            plain = str(arguments["backbone"]).startswith("vit")
+            little = "test_vit" if plain else "test_resnet"
             chosen += [f"{flag}.backbone", little]
     for name, expert in model["init_args"].get("experts", {}).items():
         if "checkpoint" in expert["init_args"]:
@@ -83,7 +84,8 @@ def test_recipes_run(recipe, small, bigearthnet_root, bigearthnet_runs, tmp_path
     for flag, arguments in networks(wanted["model"]).items():
         part = cli.model.get_submodule(flag.removeprefix("--model."))
         frozen = arguments.get("frozen", False) or flag.endswith(".expert")
-        assert any(p.requires_grad for p in part.body.parameters()) != frozen
+        body = part.body if hasattr(part, "body") else part.encoder
+        assert any(p.requires_grad for p in body.parameters()) != frozen
     assert not (tmp_path / "runs").exists()  # a fast run leaves nothing
 
 

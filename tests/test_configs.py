@@ -12,6 +12,10 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from fusionlab.cli import run
+from fusionlab.data import Flair2DataModule
+from fusionlab.errors import InputError
+from fusionlab.experts import EncoderDecoder
+from fusionlab.types import Schema
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERLAYS = sorted((CONFIGS / "fusion").glob("*.yaml"))
@@ -19,6 +23,8 @@ MACHINES = sorted((CONFIGS / "trainer").glob("*.yaml")) + sorted(
     (CONFIGS / "logger").glob("*.yaml")
 )
 ALL = sorted(CONFIGS.rglob("*.yaml"))
+PARTS = sorted((CONFIGS / "encoder_decoder").glob("*.yaml"))
+COMPOSED = CONFIGS / "flair2" / "aerial_convnext_upernet.yaml"
 
 # Small versions of what the configurations ask for, on one CPU.
 QUICK = [
@@ -27,8 +33,8 @@ QUICK = [
     "--data.num_workers", "0", "--data.batch_size", "2",
 ]  # fmt: skip
 TESTED = {
-    "bigearthnet", "debug", "demo", "feature_fusion", "flair2", "fusion", "logger", "predict",
-    "trainer",
+    "bigearthnet", "debug", "demo", "encoder_decoder", "feature_fusion", "flair2", "fusion",
+    "logger", "predict", "terramesh", "trainer",
 }  # fmt: skip
 
 
@@ -64,8 +70,11 @@ def experts(flair2_root, tmp_path_factory) -> dict[str, list[str]]:
 
 
 def experts_of(data: str) -> dict[str, Path]:
-    files = {"aerial": "aerial*.yaml", "sentinel2": "sentinel2*.yaml"}
-    return {name: next((CONFIGS / data).glob(pattern)) for name, pattern in files.items()}
+    files = {
+        "flair2": {"aerial": "aerial_unetformer.yaml", "sentinel2": "sentinel2_tsvit.yaml"},
+        "demo/flair2": {"aerial": "aerial.yaml", "sentinel2": "sentinel2.yaml"},
+    }
+    return {name: CONFIGS / data / file for name, file in files[data].items()}
 
 
 @pytest.mark.parametrize("data", ["flair2", "demo/flair2"])
@@ -183,3 +192,119 @@ def test_overlays_for_new_tiles_are_read(capsys):
 
 def test_the_slurm_overlay_names_the_signal_that_requeueing_needs():
     assert "#SBATCH --signal=SIGUSR1@90" in (CONFIGS / "trainer" / "slurm.yaml").read_text()
+
+
+# ---- experts composed from parts -------------------------------------------------------------
+
+
+def arguments(task: dict) -> dict:
+    """Of the expert in a model's configuration."""
+    return task["init_args"]["model"]["init_args"]
+
+
+def without_hub(overlay: Path) -> list[str]:
+    """Flags for random weights where an overlay asks for a hub's."""
+    backbone = arguments(yaml.safe_load(overlay.read_text())["model"])["backbone"]
+    asked = isinstance(backbone, dict) and "pretrained" in backbone
+    return ["--model.model.backbone.pretrained", "false"] if asked else []
+
+
+def printed_model(capsys, *args: str) -> dict:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run(["fit", *args, "--print_config"])
+    assert ended.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)["model"]
+
+
+def name_of(part: str | dict) -> str:
+    return part if isinstance(part, str) else part["name"]
+
+
+@pytest.fixture(scope="module")
+def aerial(flair2_root) -> Schema:
+    return Flair2DataModule(str(flair2_root), modalities=["aerial"]).schema
+
+
+def test_there_are_a_dozen_recipes_of_parts():
+    assert len(PARTS) >= 12
+
+
+@pytest.mark.parametrize("overlay", PARTS, ids=lambda path: path.stem)
+def test_recipes_of_parts_are_built(overlay, aerial, capsys):
+    files = ["--config", str(COMPOSED), "--config", str(overlay)]
+    task = printed_model(capsys, *files, *without_hub(overlay))
+    options = arguments(task)
+    wanted = yaml.safe_load(overlay.read_text())["model"]["init_args"]
+    parts = wanted["model"]["init_args"]
+    for part in ("backbone", "decoder"):
+        assert name_of(options[part]) == name_of(parts[part])
+    expert = EncoderDecoder(aerial, **options).eval()
+    assert expert.logits(torch.zeros(1, 5, 40, 72)).shape == (1, 13, 40, 72)
+    assert expert.names == aerial.classes
+    # What an overlay says null of is gone, the rest of the recipe stays.
+    auxiliary = [] if parts.get("aux_decoders", "kept") is None else ["stride16"]
+    assert list(expert.network.auxiliary) == auxiliary
+    assert task["init_args"]["layer_decay"] == wanted.get("layer_decay", 0.9)
+    assert task["init_args"]["loss"]["init_args"]["label_smoothing"] == 0.05
+    for part in ("backbone", "decoder"):
+        if isinstance(parts[part], dict):
+            gone = [name for name, value in parts[part].items() if value is None]
+            assert all(options[part].get(name) is None for name in gone)
+
+
+def test_the_frozen_recipe_needs_weights_that_can_be_had_again(aerial, flair2_root, tmp_path):
+    overlay = CONFIGS / "encoder_decoder" / "dinov3_linear.yaml"
+    files = ["--config", str(COMPOSED), "--config", str(overlay), *without_hub(overlay)]
+    with pytest.raises(InputError, match="strip_frozen is set, but no part of EncoderDecoder"):
+        run(["fit", *files, "--data.root", str(flair2_root), *QUICK, "--output", str(tmp_path)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", PARTS, ids=lambda path: path.stem)
+def test_recipes_of_parts_run(overlay, flair2_root):
+    wanted = yaml.safe_load(overlay.read_text())["model"]["init_args"]
+    flags = without_hub(overlay)
+    if wanted.get("strip_frozen"):  # refused for random weights, as shown above
+        flags += ["--model.strip_frozen", "false"]
+    with without_pictures():
+        cli = run([
+            "fit", "--config", str(COMPOSED), "--config", str(overlay),
+            "--data.root", str(flair2_root), *QUICK, *flags,
+        ])  # fmt: skip
+    expert = cli.model.model
+    scores = cli.trainer.callback_metrics
+    assert scores["train/loss"].isfinite()
+    assert ("train/loss_stride16" in scores) == bool(expert.network.auxiliary)
+    trained = {id(p) for g in cli.trainer.optimizers[0].param_groups for p in g["params"]}
+    assert trained == {id(p) for p in expert.parameters() if p.requires_grad}
+    frozen = wanted["model"]["init_args"].get("frozen", False)
+    assert any(p.requires_grad for p in expert.encoder.parameters()) != frozen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", PARTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "files", [["flair2/canopy_height_regression"], ["terramesh/data", "terramesh/s2"]], ids=len
+)
+def test_recipes_of_parts_go_with_other_experts(files, overlay, aerial, capsys):
+    named = [*(CONFIGS / f"{file}.yaml" for file in files), overlay]
+    flags = [arg for file in named for arg in ("--config", str(file))]
+    options = arguments(printed_model(capsys, *flags, *without_hub(overlay)))
+    schema = aerial
+    if "canopy" in files[0]:
+        schema = Schema(aerial.modalities, variables=("height",), target="regression", gsd=0.2)
+    expert = EncoderDecoder(schema, **options).eval()
+    assert expert.logits(torch.zeros(1, 5, 40, 72)).shape == (1, len(schema.outputs), 40, 72)
+
+
+@pytest.mark.parametrize("name", ["aerial_convnext_upernet", "sentinel2_utae",
+                                  "sentinel2_convnext_dates"])  # fmt: skip
+def test_experts_of_flair2_run(name, flair2_root):
+    with without_pictures():
+        cli = run([
+            "fit", "--config", str(CONFIGS / "flair2" / f"{name}.yaml"),
+            "--data.root", str(flair2_root), *QUICK,
+        ])  # fmt: skip
+    assert cli.trainer.callback_metrics["train/loss"].isfinite()
+    assert len(cli.model.model.names) == 13

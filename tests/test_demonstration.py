@@ -91,7 +91,7 @@ def test_the_command_fails_unless_short(demo, good, short, tmp_path, monkeypatch
     mapped = []
     monkeypatch.setattr(demo, "classify", lambda folder, runs, place, models: mapped.append(models))
     monkeypatch.setattr(demo, "picture", lambda place, grids, path: path)
-    monkeypatch.setattr(demo, "publish", lambda *given: published.append(given))
+    monkeypatch.setattr(demo, "publish", lambda *given, **_: published.append(given))
     (tmp_path / "short").mkdir()
     flags = ["--folder", str(tmp_path), "--seeds", "0", "1", "--publish", *["--short"] * short]
     monkeypatch.setattr(sys, "argv", ["demo", *flags])

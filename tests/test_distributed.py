@@ -22,19 +22,12 @@ def command(*args: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def config(path: Path, root: Path) -> str:
-    expert = {"class_path": "small_models.PixelExpert"}
+def config(path: Path, root: Path, kind: str, experts: dict, **fusion) -> str:
     content = {
         "model": {
             "class_path": "SegmentationTask",
             "init_args": {
-                "model": {
-                    "class_path": "LateFusion",
-                    "init_args": {
-                        "experts": {"aerial": expert, "sentinel2": expert},
-                        "fusion": {"class_path": "Gated"},
-                    },
-                }
+                "model": {"class_path": kind, "init_args": {"experts": experts, **fusion}}
             },
         },
         "data": {
@@ -79,7 +72,26 @@ FEW = {"test": 3, "val": 1, "train": 3}
 
 @pytest.mark.slow
 def test_two_processes_train_validate_and_test_like_one(flair2_root, tmp_path):
-    check_one_like_two(config(tmp_path / "config.yaml", flair2_root), tmp_path)
+    expert = {"class_path": "small_models.PixelExpert"}
+    experts = {"aerial": expert, "sentinel2": expert}
+    fusion = {"class_path": "Gated"}
+    file = config(tmp_path / "config.yaml", flair2_root, "LateFusion", experts, fusion=fusion)
+    check_one_like_two(file, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_train_parts_of_which_only_some_are_looked_at(flair2_root, tmp_path):
+    """What lies behind the features in the backbones gets no gradient to wait for."""
+    experts = {}
+    for name, stage in (("aerial", {"stage": "backbone", "stage_index": 0}),
+                        ("sentinel2", {"dates": "attention",
+                                       "decoder": {"name": "FCN", "index": 1}})):  # fmt: skip
+        backbone = "timm/test_vit" if stage.get("dates") else "timm/test_convnext"
+        experts[name] = {"class_path": "EncoderDecoder",
+                         "init_args": {"backbone": backbone, **stage}}  # fmt: skip
+    file = config(tmp_path / "config.yaml", flair2_root, "FeatureFusion", experts)
+    command("fit", "--config", file, "--output", str(tmp_path / "run"), *TWO)
+    assert (tmp_path / "run" / "best.ckpt").is_file()
 
 
 @pytest.mark.slow
