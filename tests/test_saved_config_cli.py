@@ -113,7 +113,9 @@ def test_facts_are_not_saved_with_the_settings(runs, bigearthnet_runs):
         assert not names(saved(folder)) & set(FACTS)
     expert = saved(runs / "fused")["model"]["init_args"]["model"]["init_args"]["experts"]["aerial"]
     checkpoint = str(runs / "aerial" / "best.ckpt")
-    assert expert["init_args"] == {"checkpoint": checkpoint, "strict": True, "evaluate": True}
+    assert expert["init_args"] == {
+        "checkpoint": checkpoint, "strict": True, "evaluate": True, "stage": None, "stage_index": -1
+    }  # fmt: skip
 
 
 def test_nor_are_those_of_a_restored_model(runs, tmp_path):

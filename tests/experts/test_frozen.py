@@ -99,7 +99,8 @@ def test_it_is_built_again_without_the_file(trained, checkpoint, tmp_path):
     again.rebind(schema())
     assert torch.equal(again.logits(images()), trained.logits(images()))
     assert again.sha256 == frozen.sha256
-    assert again.describe()["init_args"] == {**description["init_args"], "evaluate": True}
+    defaults = {"evaluate": True, "stage": None, "stage_index": -1}
+    assert again.describe()["init_args"] == {**description["init_args"], **defaults}
 
 
 def test_frozen_means_frozen(checkpoint):
