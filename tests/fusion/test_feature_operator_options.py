@@ -1,11 +1,15 @@
 """What each operator over features is by itself: options, published numbers, mistakes."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from feature_operators import BATCH, channels, operator, random_features
 
 from fusionlab.component import build
 from fusionlab.errors import InputError
+from fusionlab.fusion import features as all_features
 from fusionlab.fusion.features import (
     Attention,
     Concat,
@@ -15,12 +19,23 @@ from fusionlab.fusion.features import (
     Weighted,
 )
 
+OPERATORS = [name for name in all_features.__all__ if not name.startswith(("Feature", "Fused"))]
 
-@pytest.mark.parametrize("name", ["Concat", "Weighted", "Projection", "Attention", "Gated"])
+
+@pytest.mark.parametrize("name", OPERATORS)
 def test_short_names(name):
     """Those of operators over decisions, as a configuration tells them apart by what is asked."""
-    made = build({"class_path": name}, FeatureOperatorFactory, channels(2), where="a test")
+    widths = {"s2": 8, "s1": 8}
+    made = build({"class_path": name}, FeatureOperatorFactory, widths, where="a test")
     assert type(made).__module__.startswith("fusionlab.fusion.features.")
+    assert type(made).__name__ == name
+
+
+def test_there_is_an_overlay_for_every_operator():
+    folder = Path(__file__).parents[2] / "configs" / "feature_fusion"
+    named = [yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))]
+    named = [m["model"]["init_args"]["model"]["init_args"]["fusion"]["class_path"] for m in named]
+    assert sorted(named) == sorted(OPERATORS)
 
 
 def test_equal_features_come_out_as_they_are():

@@ -1,5 +1,7 @@
 """What holds for every operator over features, whatever the inputs."""
 
+import copy
+import pickle
 from itertools import permutations
 
 import pytest
@@ -10,6 +12,9 @@ from feature_operators import (
     KINDS,
     LAYOUTS,
     NAMES,
+    NORMALISED,
+    ORDERLESS,
+    PIXELWISE,
     WIDTHS,
     channels,
     operator,
@@ -41,7 +46,16 @@ def state_for(fusion, names):
         columns = rows.split(list(fusion.channels.values()), dim=2)
         rows = torch.cat([columns[i] for i in positions], dim=2)
         state["gate.weight"] = (rows[:-1] - rows[-1:]).flatten(0, 1)
-    return state
+    renumbered = {}
+    for key, value in state.items():  # attention numbers the experts; the last has none
+        before, numbered, after = key.partition("branches.")
+        if numbered:
+            number, rest = after.split(".", 1)
+            if int(number) not in positions:
+                continue
+            key = f"{before}branches.{positions.index(int(number))}.{rest}"
+        renumbered[key] = value
+    return renumbered
 
 
 def like(there, values):
@@ -66,9 +80,16 @@ def test_what_is_missing_is_not_read(kind, m, layout, seed, data):
     assert fused.features.shape == (BATCH, fusion.channels_out, *LAYOUTS[layout])
 
 
-@pytest.mark.parametrize("missing", ["s1", "aerial", "dem"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [
+        (kind, missing)
+        for kind in KINDS
+        for missing in ("s1", "aerial", "dem")
+        if kind not in NORMALISED or missing != "dem"  # in test_attentional_features.py
+    ],
+)
 def test_a_missing_expert_equals_the_model_without_it(kind, layout, missing):
     fusion = operator(kind, channels(4))
     features = random_features(channels(4), layout)
@@ -132,7 +153,7 @@ def test_weights_are_shares(kind, m, layout, seed, data):
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
-@pytest.mark.parametrize("kind", ["projection", "concat", "concat_learned"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in CONVEX])
 def test_operators_without_weights_say_so(kind):
     assert operator(kind, channels(2))(random_features(channels(2))).weights is None
 
@@ -151,7 +172,7 @@ def test_one_expert_alone_has_all_the_weight(kind):
         torch.testing.assert_close(fused.features, alone.tanh() if kind == "gated" else alone)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ORDERLESS)
 def test_the_order_of_experts_does_not_matter(kind):
     widths = channels(3)
     features = random_features(widths)
@@ -175,10 +196,10 @@ def test_the_order_of_experts_does_not_matter(kind):
             torch.testing.assert_close(fused.weights[name], weight)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PIXELWISE)
 def test_maps_are_fused_pixel_by_pixel(kind):
     fusion = operator(kind, channels(3))
-    maps = random_features(channels(3), "maps", seed=3)
+    maps = random_features(channels(3), seed=3, grid=(3, 2))
     available = {name: torch.tensor([True, i == 0, i > 0, False]) for i, name in enumerate(maps)}
     fused = fusion(maps, available)
     for row in range(3):
@@ -190,11 +211,34 @@ def test_maps_are_fused_pixel_by_pixel(kind):
                 torch.testing.assert_close(weight, pixel.weights[name])
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_are_maps_of_a_single_cell(kind, training):
+    fusion = operator(kind, channels(3)).train(training)
+    vectors = random_features(channels(3))
+    available = {name: torch.tensor([True, i > 0, True, i < 2]) for i, name in enumerate(vectors)}
+    cells = fusion({name: x[:, :, None, None] for name, x in vectors.items()}, available)
+    fused = fusion(vectors, available)
+    torch.testing.assert_close(cells.features[:, :, 0, 0], fused.features)
+    for name, weight in (fused.weights or {}).items():
+        torch.testing.assert_close(cells.weights[name][:, :, 0, 0], weight)
+
+
+def before_batch_norm(fusion):
+    """Biases that the mean of a batch takes away again."""
+    attention = [n for n, _ in fusion.named_parameters() if "branches" in n and "bias" in n]
+    return {n for n in attention if fusion.get_parameter(n.replace("bias", "weight")).ndim == 4}
+
+
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("m", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_reaches_every_parameter(kind, m, layout):
-    fusion = operator(kind, channels(m))
+def test_gradient_reaches_every_parameter(kind, m, layout, training):
+    fusion = operator(kind, channels(m)).train(training)
+    for name, module in fusion.named_modules():
+        if name.endswith(("local_branch.1", "global_branch.2")):  # what passes the ReLU
+            torch.nn.init.constant_(module.bias, 3.0)
     features = {n: x.requires_grad_() for n, x in random_features(channels(m), layout).items()}
     available = {
         name: torch.tensor([True, True, i != 0, i != 1]) for i, name in enumerate(features)
@@ -202,18 +246,21 @@ def test_gradient_reaches_every_parameter(kind, m, layout):
     available["dem"] = torch.tensor([True, False, True, True])
     fused = fusion(features, available).features
     (fused * torch.randn_like(fused)).sum().backward()
+    idle = before_batch_norm(fusion) if training else set()
+    if m == 3 and kind == "concat_learned":
+        idle = {"stand_ins.aerial"}  # is always there
     for name, parameter in [*fusion.named_parameters(), *features.items()]:
-        if m == 3 and kind == "concat_learned" and name == "stand_ins.aerial":
-            continue  # is always there
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+        assert parameter.grad.any() or name in idle, name
+    for name, x in features.items():
+        assert not x.grad[~available[name]].any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_expert_missing_everywhere_still_has_gradients(kind):
     """Distributed training waits for every parameter's gradient: zero, but not None."""
-    fusion = operator(kind, channels(2))
+    fusion = operator(kind, channels(2)).train()
     features = {n: x.requires_grad_() for n, x in random_features(channels(2)).items()}
     available = {"s2": torch.ones(BATCH).bool(), "s1": torch.zeros(BATCH).bool()}
     fusion(features, available).features.square().sum().backward()
@@ -239,6 +286,64 @@ def test_describe_and_build(kind):
     again = build(fusion.describe(), FeatureOperatorFactory, channels(3), where="a test")
     twice = build(again.describe(), FeatureOperatorFactory, channels(3), where="a test")
     assert twice.describe() == again.describe()
-    again.load_state_dict(fusion.state_dict())
+    again.eval().load_state_dict(fusion.state_dict())
     features = random_features(channels(3))
     assert torch.equal(again(features).features, fusion(features).features)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_that_lack_an_expert_change_nothing_for_the_others(kind, training):
+    """In training neither, where some operators normalise over the batch."""
+    fusion = operator(kind, channels(2)).train(training)
+    smaller = copy.deepcopy(fusion)
+    features = random_features(channels(2), "maps")
+    complete = torch.tensor([True, False, True, False])
+    features["s1"][~complete] = float("nan")
+    available = {"s2": torch.tensor([True, True, True, False]), "s1": complete}
+    fused = fusion(features, available).features
+    expected = smaller({name: x[complete] for name, x in features.items()}).features
+    torch.testing.assert_close(fused[complete], expected)
+    assert fused.isfinite().all()
+    for (name, learned), alone in zip(fusion.named_buffers(), smaller.buffers(), strict=True):
+        if name.endswith("running_mean"):
+            torch.testing.assert_close(learned, alone)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_one_trains(kind, layout):
+    fusion = operator(kind, channels(3)).train()
+    features = random_features(channels(3), layout, batch=1)
+    fused = fusion({name: x.requires_grad_() for name, x in features.items()}).features
+    assert fused.isfinite().all()
+    (fused * torch.randn_like(fused)).sum().backward()
+    for tensor in [*fusion.parameters(), *features.values()]:
+        assert tensor.grad.isfinite().all()
+    assert all(buffer.isfinite().all() for buffer in fusion.buffers())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_answer_alike(kind):
+    fusion = operator(kind, channels(3))
+    features = random_features(channels(3))
+    expected = fusion(features).features
+    for copied in (copy.deepcopy(fusion), pickle.loads(pickle.dumps(fusion))):
+        assert torch.equal(copied(features).features, expected)
+        assert copied.describe() == fusion.describe()
+        for own, original in zip(copied.parameters(), fusion.parameters(), strict=True):
+            assert own is not original
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_step_depends_on_who_is_there(kind):
+    """One graph serves all: what was recorded with all there answers for other subsets."""
+    fusion = operator(kind, channels(3)).train(kind in NORMALISED)
+    features = random_features(channels(3), "maps")
+    everyone = {name: torch.ones(BATCH, dtype=torch.bool) for name in features}
+    graph = torch.export.export(copy.deepcopy(fusion), (features, everyone)).module()
+    available = {name: torch.tensor([True, True, i > 1, i < 1]) for i, name in enumerate(features)}
+    expected = fusion(features, available)
+    recorded = graph(features, available)
+    torch.testing.assert_close(recorded.features, expected.features)
+    assert (recorded.weights is None) == (expected.weights is None)

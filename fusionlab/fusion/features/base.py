@@ -38,6 +38,7 @@ class FeatureOperator(Component):
     Attributes:
         channels: as given.
         channels_out: width of the result; set by every operator.
+        keeps_grid: whether a pixel of the result says what is at that pixel of the maps.
 
     Raises:
         InputError: for fewer than two experts.
@@ -45,6 +46,7 @@ class FeatureOperator(Component):
 
     supplied: ClassVar[tuple[str, ...]] = ("channels",)
     channels_out: int
+    keeps_grid: ClassVar[bool] = True
 
     def __init__(self, channels: Mapping[str, int]) -> None:
         super().__init__()
