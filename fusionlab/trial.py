@@ -14,9 +14,10 @@ from fusionlab.errors import InputError
 def try_out(network: EncoderDecoderNetwork, bands: int, answers: int) -> None:
     """One pass over empty images, auxiliary decoders included.
 
-    Also finds the stride of an answer that is not resized, and takes the gradient from parameters
-    on which no answer depends (layers of a backbone behind the last map that is looked at): several
-    processes that train together would wait for it.
+    The images are small, or of the only size that a part takes; where nobody knows that size,
+    nothing is tried. Also finds the stride of an answer that is not resized, and takes the gradient
+    from parameters on which no answer depends (layers of a backbone behind the last map that is
+    looked at): several processes that train together would wait for it.
 
     Args:
         network: as put together.
@@ -27,15 +28,19 @@ def try_out(network: EncoderDecoderNetwork, bands: int, answers: int) -> None:
         InputError: if the parts do not work together, or answer something else than is wanted.
     """
     tried = _Everything(network, by_dates=True)
-    size = trial_size(network)
+    size: tuple[int, int] | None = _usual_size(network)
     names = ["", *(f"aux_decoders.{name}: " for name in network.auxiliary)]
     try:
+        size = trial_size(network, bands)
+        if size is None:
+            return
         shapes = find_shapes(tried, bands, size)
     except InputError:
         raise
     except Exception as error:  # parts of third parties may fail in any way
         parts = [network.backbone, *network.necks, network.decoder, network.head]
         listed = " → ".join(type(part).__name__ for part in parts if part is not None)
+        size = size or _usual_size(network)
         beside = f", with auxiliary decoders {list(network.auxiliary)}" if len(names) > 1 else ""
         raise InputError(
             f"{listed}{beside}: these parts do not work together: an image of {size[0]} x "
@@ -63,7 +68,10 @@ def freeze_behind(network: EncoderDecoderNetwork, bands: int, stage: Stage, inde
 
 
 def _freeze_unused(asked: _Asked, bands: int) -> None:
-    used = first_used(asked, bands, trial_size(asked.network))
+    size = trial_size(asked.network, bands)
+    if size is None:
+        return
+    used = first_used(asked, bands, size)
     pooling: list[nn.Parameter] = []
     if isinstance(backbone := asked.network.backbone, PooledDates):
         pooling = list(backbone.queries.parameters())  # not asked for, see `_Asked`
@@ -75,8 +83,28 @@ def _freeze_unused(asked: _Asked, bands: int) -> None:
             parameter.requires_grad_(False)
 
 
-def trial_size(network: EncoderDecoderNetwork) -> tuple[int, int]:
-    """Rows and columns of an image that a network takes for certain."""
+def trial_size(network: EncoderDecoderNetwork, bands: int) -> tuple[int, int] | None:
+    """Rows and columns of an image that a network takes for certain.
+
+    Small ones, or the only size that a part takes that flattens maps. None where nobody knows it,
+    because nobody knows the stride of that map: then nothing can be tried.
+    """
+    for neck in network.necks:
+        if hasattr(neck, "image_size"):  # flattens a map
+            found: tuple[int, int] | None = neck.image_size  # type: ignore[assignment]
+            return found
+    usual = _usual_size(network)
+    map_size = getattr(network.head, "map_size", None)
+    if map_size is None:
+        return usual
+    stride = network.features[-1].stride
+    if network.decoder is not None:
+        (shape,) = find_shapes(_AtStage(network, "decoder", -1), bands, usual)
+        stride = usual[0] / shape[-2] if len(shape) == 4 else None
+    return None if stride is None else (round(map_size[0] * stride), round(map_size[1] * stride))
+
+
+def _usual_size(network: EncoderDecoderNetwork) -> tuple[int, int]:
     backbone = network.backbone
     inner = backbone.backbone if isinstance(backbone, PooledDates) else backbone
     only: tuple[int, int] | None = getattr(inner, "size", None)

@@ -51,6 +51,7 @@ PLAIN = (
     "timm/eva02_tiny_patch14_224", "timm/vit_small_patch16_dinov3",
 )  # fmt: skip
 NECK_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "Flatten": {"size": [5, 7]},  # of patches of 16 pixels in `SIZE`, padded
     "PermuteDims": {"new_order": [0, 2, 3, 1]},
     "SelectIndices": {"indices": [0, 2]},
 }
@@ -151,6 +152,9 @@ def _with_neck(neck: str) -> Network:
     tokens = {"name": maps, "layout": "NLC"}
     if neck == "AggregateTokens":
         build = _composed(tokens, None, task="classification", necks=[spec])
+        return Network(f"{maps} → {neck} (classes of samples)", build)
+    if neck == "Flatten":
+        build = _composed(maps, None, task="classification", necks=[spec])
         return Network(f"{maps} → {neck} (classes of samples)", build)
     if neck == "ReshapeTokensToImage":
         return Network(f"{maps} → {neck} → Linear", _composed(tokens, "Linear", necks=[spec]))

@@ -420,3 +420,10 @@ def test_one_size_and_no_resizing_exclude_each_other():
     options = {"backbone_image_size": 224, "rescale": False}
     with pytest.raises(InputError, match=r"one size only.*Leave `rescale` out"):
         build_model("segmentation", "beit_base_patch16_224", "Linear", 3, **options)
+
+
+def test_networks_are_built_where_nothing_is_differentiated():
+    with torch.no_grad():
+        model = build_model("segmentation", "resnet18", {"name": "FCN", "index": 1}, 3)
+    assert any(p.requires_grad for p in model.backbone.parameters())
+    assert not all(p.requires_grad for p in model.backbone.parameters())

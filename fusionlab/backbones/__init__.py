@@ -6,6 +6,7 @@ returns a list of tensors; it is built as ``cls(bands, **options)``. It should a
 """
 
 from fusionlab.backbones.base import ImageBackbone
+from fusionlab.backbones.plain_cnn import PlainCNN
 from fusionlab.backbones.probe import known_features, known_multiple, probe
 from fusionlab.backbones.smp_backbone import SmpBackbone
 from fusionlab.backbones.sources import SmpSource, TimmSource
@@ -15,12 +16,14 @@ from fusionlab.registry import Registry
 BACKBONES = Registry("backbone", sources=(TimmSource(), SmpSource()))
 """All backbones: ``BACKBONES.build("resnet18", bands)``, ``BACKBONES.list("*dinov3*")``."""
 
+BACKBONES.register(PlainCNN)
 BACKBONES.register(TimmBackbone)
 BACKBONES.register(SmpBackbone)
 
 __all__ = [
     "BACKBONES",
     "ImageBackbone",
+    "PlainCNN",
     "SmpBackbone",
     "TimmBackbone",
     "known_features",

@@ -122,6 +122,7 @@ def first_used(backbone: nn.Module, bands: int, size: tuple[int, int]) -> dict[s
     names = [name for name, _ in backbone.named_parameters()]
     for name in names:
         state[name].requires_grad_()
+    used: dict[str, int] = {}
     # In evaluation, some networks keep what they made of their parameters.
     with _in_mode(backbone, training=True), torch.enable_grad():
         try:
@@ -130,16 +131,15 @@ def first_used(backbone: nn.Module, bands: int, size: tuple[int, int]) -> dict[s
             if not _asks_for_values(error):
                 raise
             return dict.fromkeys(names, 0)
-    used: dict[str, int] = {}
-    for index, tensor in enumerate(answer):
-        if not tensor.requires_grad:
-            continue
-        gradients = torch.autograd.grad(
-            tensor.sum(), [state[name] for name in names], allow_unused=True, retain_graph=True
-        )
-        for name, gradient in zip(names, gradients, strict=True):
-            if gradient is not None:
-                used.setdefault(name, index)
+        for index, tensor in enumerate(answer):
+            if not tensor.requires_grad:
+                continue
+            gradients = torch.autograd.grad(
+                tensor.sum(), [state[name] for name in names], allow_unused=True, retain_graph=True
+            )
+            for name, gradient in zip(names, gradients, strict=True):
+                if gradient is not None:
+                    used.setdefault(name, index)
     return used
 
 

@@ -218,6 +218,13 @@ class Expert(Model):
         """
         raise InputError(f"{type(self).__name__} gives no features, only decisions.")
 
+    def require_maps(self) -> None:
+        """Refuses to give feature maps where it is known that there are none.
+
+        Raises:
+            InputError: says what would help.
+        """
+
     @property
     def trained(self) -> bool:
         """Whether all that it answers comes from weights that were trained before."""

@@ -216,6 +216,18 @@ class EncoderDecoder(Expert):
         """Width of the features that `stage` names."""
         return self._feature().channels
 
+    def require_maps(self) -> None:
+        """Refuses to give maps where the part that `stage` names gives tokens or an embedding."""
+        layout = self._feature().layout
+        if layout != "NCHW":
+            remedy = "leave out the neck that pools or flattens them"
+            if layout != "NC":
+                remedy = "add the neck ReshapeTokensToImage"
+            raise InputError(
+                f"EncoderDecoder: the features behind the {self.stage} are laid out as "
+                f"{layout!r}, not as maps. Choose another `stage:`, or {remedy}."
+            )
+
     def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
         """Features of raw images or series, from the part that `stage` names.
 
@@ -230,15 +242,9 @@ class EncoderDecoder(Expert):
         images, series = self._prepared(values)
         padded = self.network.prepared(images)
         found = self.network.features_at(self.stage, self.stage_index, padded, *series)
-        feature = self._feature()
         if pooled:
-            return _pooled(found, feature.layout)
-        if feature.layout != "NCHW":
-            raise InputError(
-                f"EncoderDecoder: the features behind the {self.stage} are laid out as "
-                f"{feature.layout!r}, not as maps. Choose another `stage:`, or add the neck "
-                "ReshapeTokensToImage."
-            )
+            return _pooled(found, self._feature().layout)
+        self.require_maps()
         if getattr(self.encoder, "size", None) is not None:  # resized as a whole, not padded
             return found
         return covering(found, sides(images), sides(padded))

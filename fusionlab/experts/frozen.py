@@ -153,6 +153,10 @@ class PretrainedExpert(Expert):
         """As that of the expert inside."""
         return self.expert.embedding_dim
 
+    def require_maps(self) -> None:
+        """As that of the expert inside."""
+        self.expert.require_maps()
+
     def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
         """Features of the expert inside."""
         return self.expert.features(values, pooled=pooled)

@@ -2,6 +2,7 @@
 
 from fusionlab.heads.base import Head, HeadFactory, Kind
 from fusionlab.heads.classification import ClassificationHead
+from fusionlab.heads.flatten import FlattenHead
 from fusionlab.heads.linear import LinearHead
 from fusionlab.heads.mlp import MLPHead
 from fusionlab.heads.regression import RegressionHead
@@ -13,6 +14,7 @@ HEADS = Registry("head")
 
 for head in (
     ClassificationHead,
+    FlattenHead,
     LinearHead,
     MLPHead,
     RegressionHead,
@@ -23,6 +25,7 @@ for head in (
 __all__ = [
     "HEADS",
     "ClassificationHead",
+    "FlattenHead",
     "Head",
     "HeadFactory",
     "Kind",

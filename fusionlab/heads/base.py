@@ -29,6 +29,7 @@ class Head(Component):
         kind: ``pixel`` heads take maps ``(B, C, H, W)`` and answer ``(B, K, H, W)``; ``sample``
             heads take embeddings ``(B, C)``, tokens ``(B, N, C)`` or maps and answer ``(B, K)``.
         answers: ``classes`` or ``values``, if it is made for one of them only.
+        map_size: rows and columns of the maps where it takes such and nothing else; otherwise None.
 
     Raises:
         InputError: if there is no name, or no channel.
@@ -37,6 +38,7 @@ class Head(Component):
     supplied: ClassVar[tuple[str, ...]] = ("channels", "names")
     kind: ClassVar[Kind] = "sample"
     answers: ClassVar[Answers | None] = None
+    map_size: tuple[int, int] | None = None
 
     def __init__(self, channels: int, names: Sequence[str]) -> None:
         super().__init__()

@@ -21,9 +21,10 @@ from fusionlab.types import Batch, Grid, Output, Schema, TimeSeries
 class FeatureFusion(Composition):
     """Features of several experts, a fusion of them, and one head over the result.
 
-    Where the data have a target per sample, experts give embeddings. Where they have one per pixel,
-    experts give feature maps, which are aligned to the map of the reference expert and fused there;
-    what the head answers is resized (bilinear) to the reference's image.
+    Where the data have a target per sample, experts give embeddings, or with ``pooled: false``
+    feature maps, of which the head gets the fused one. Where they have one per pixel, experts give
+    feature maps, and what the head answers is resized (bilinear) to the reference's image. Maps are
+    aligned to the map of the reference expert and fused there.
 
     Experts are built without classes, so they carry no head of their own, and those trained before
     may have been trained on other classes, or on other variables. The steps are separate methods:
@@ -39,14 +40,17 @@ class FeatureFusion(Composition):
             not given, `LinearHead` for samples, and `SegmentationHead` or `RegressionHead` for
             pixels.
         alignment: of feature maps; not used for embeddings.
-        reference: the expert whose image and feature map lay the grids for pixels; the finest if
-            not given.
+        reference: the expert whose image and feature map lay the grids where maps are fused; the
+            finest if not given.
+        pooled: whether embeddings are fused, or maps; if not given, embeddings for samples and maps
+            for pixels, which cannot be answered from embeddings.
         cache: folder to keep the features of frozen experts in, see `AnswerCache`; none if empty.
             Not part of the model that a checkpoint describes.
 
     Raises:
-        InputError: for fewer than two experts, one that gives no features or is called ``fused``,
-            a head for another kind of target, or data without classes and variables.
+        InputError: for fewer than two experts, one that gives no features (or no maps, where these
+            are fused) or is called ``fused``, a head for another kind of target or for maps where
+            there are none, pooling for pixels, or data without classes and variables.
     """
 
     def __init__(
@@ -58,17 +62,33 @@ class FeatureFusion(Composition):
         head: HeadFactory | None = None,
         alignment: AlignmentFactory = Footprint,
         reference: str | None = None,
+        pooled: bool | None = None,
         cache: str = "",
     ) -> None:
         if "fused" in experts:
             raise InputError("FeatureFusion: 'fused' is the result; give the expert another name.")
+        if pooled and schema.pixelwise:
+            raise InputError(
+                f"FeatureFusion: the target of the data is {schema.target!r}, and pooled features "
+                "say nothing of single pixels. Leave `pooled` out, or use data with a target per "
+                "sample."
+            )
         bare = schema.without_outputs()
         built = {name: make(bare.only(name)) for name, make in experts.items()}
         super().__init__(schema, built, reference=reference, cache=cache)
         self.pixelwise = schema.pixelwise
+        self.pooled = not self.pixelwise if pooled is None else pooled
         self.gsd = _pixel_size(self.expert(self.reference_expert))
-        widths = {name: _embedding_dim(name, expert) for name, expert in built.items()}
+        widths = {
+            name: _width(name, expert, maps=not self.pooled) for name, expert in built.items()
+        }
         self.fusion: FeatureOperator = fusion(widths)
+        if self.pixelwise and not self.fusion.keeps_grid:
+            raise InputError(
+                f"FeatureFusion: the target of the data is {schema.target!r}, but what "
+                f"{type(self.fusion).__name__} answers does not lie on the grid of the maps. "
+                "Choose another operator (e.g. Add), or use data with a target per sample."
+            )
         default: type[Head] = LinearHead
         if self.pixelwise:
             default = RegressionHead if schema.regresses else SegmentationHead
@@ -81,6 +101,12 @@ class FeatureFusion(Composition):
                 f"{kind}, but {type(self.head).__name__} answers {self.head.answers or answers} "
                 f"for every {self.head.kind}. Leave `head:` out for {default.__name__}, or choose "
                 "another one."
+            )
+        if self.pooled and self.head.map_size is not None:
+            raise InputError(
+                f"FeatureFusion: {type(self.head).__name__} takes maps, but the features of the "
+                "experts are pooled to embeddings. Say `pooled: false` to fuse their maps, or "
+                "choose ClassificationHead."
             )
         self.alignment: Alignment = alignment()
 
@@ -104,14 +130,14 @@ class FeatureFusion(Composition):
         """Features of every expert, float32; zeros where its modality is missing.
 
         Returns:
-            Embeddings ``(B, D)``; for pixels, maps ``(B, D, h, w)`` on the reference's map.
+            Embeddings ``(B, D)``; where maps are fused, ``(B, D, h, w)`` on the reference's map.
         """
         available = self.available(batch)
         features = {
-            name: self.ask_features(name, batch, pooled=not self.pixelwise).float()
+            name: self.ask_features(name, batch, pooled=self.pooled).float()
             for name in self.experts
         }
-        if self.pixelwise:
+        if not self.pooled:
             features = self._aligned(features, batch)
         return {name: keep_available(value, available[name]) for name, value in features.items()}
 
@@ -124,7 +150,8 @@ class FeatureFusion(Composition):
 
         Returns:
             Logits ``(B, K)`` or ``(B, K, H, W)``, the operator's weights where it has any, and of
-            samples the embeddings with the ``fused`` one.
+            samples the embeddings with the ``fused`` one. Of maps of whole samples, embeddings and
+            weights are means over positions.
         """
         return self._fuse(embeddings, self.available(batch), self._size(batch))
 
@@ -144,9 +171,10 @@ class FeatureFusion(Composition):
             fused = self.fusion(given, available)
             logits = self.head(fused.features)
         if not self.pixelwise:
-            return Output(
-                logits, weights=fused.weights, embeddings={**embeddings, "fused": fused.features}
-            )
+            weights = fused.weights and {n: _pooled(weight) for n, weight in fused.weights.items()}
+            both = {**embeddings, "fused": fused.features}
+            pooled = {name: _pooled(values) for name, values in both.items()}
+            return Output(logits, weights=weights, embeddings=pooled)
         weights = fused.weights and {
             # One weight for the whole map stands for all of its pixels.
             name: weight if weight.shape[-2:] == (1, 1) else _resized(weight, size)
@@ -218,8 +246,15 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
-def _embedding_dim(name: str, expert: Expert) -> int:
+def _pooled(features: Tensor) -> Tensor:
+    """The mean over positions of maps; embeddings as they are."""
+    return features if features.ndim == 2 else features.flatten(2).mean(dim=2)
+
+
+def _width(name: str, expert: Expert, *, maps: bool) -> int:
     try:
+        if maps:
+            expert.require_maps()
         return expert.embedding_dim
     except InputError as error:
         raise InputError(

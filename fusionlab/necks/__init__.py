@@ -4,6 +4,7 @@ from fusionlab.necks.add_bottleneck_layer import AddBottleneckLayer
 from fusionlab.necks.aggregate_tokens import AggregateTokens
 from fusionlab.necks.base import Neck, NeckFactory
 from fusionlab.necks.feature_pyramid import FeaturePyramid
+from fusionlab.necks.flatten import Flatten
 from fusionlab.necks.interpolate_to_pyramidal import InterpolateToPyramidal
 from fusionlab.necks.learned_interpolate_to_pyramidal import LearnedInterpolateToPyramidal
 from fusionlab.necks.maxpool_to_pyramidal import MaxpoolToPyramidal
@@ -19,6 +20,7 @@ for neck in (
     AddBottleneckLayer,
     AggregateTokens,
     FeaturePyramid,
+    Flatten,
     InterpolateToPyramidal,
     LearnedInterpolateToPyramidal,
     MaxpoolToPyramidal,
@@ -33,6 +35,7 @@ __all__ = [
     "AddBottleneckLayer",
     "AggregateTokens",
     "FeaturePyramid",
+    "Flatten",
     "InterpolateToPyramidal",
     "LearnedInterpolateToPyramidal",
     "MaxpoolToPyramidal",

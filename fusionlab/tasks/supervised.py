@@ -16,6 +16,7 @@ from fusionlab.experts import Expert
 from fusionlab.fusion import Fusion
 from fusionlab.losses import Loss, LossFactory
 from fusionlab.metrics import MeanLoss, ModalityShares
+from fusionlab.models import EarlyFusion
 from fusionlab.plots import fusion_weights_chart
 from fusionlab.tasks.base import ModelFactory, Stage, Task
 from fusionlab.types import Batch, Output, Schema, Target
@@ -233,9 +234,12 @@ class SupervisedTask(Task):
         found = output.embeddings
         if found is None:
             self.require_embeddings()
-            assert isinstance(self.model, Expert)  # one that does not hand them on
-            name = self.model.modality
-            found = {name: self.model.features(batch["inputs"][name])}
+            if isinstance(self.model, EarlyFusion):
+                found = self.model.embed(batch)
+            else:
+                assert isinstance(self.model, Expert)  # one that does not hand them on
+                name = self.model.modality
+                found = {name: self.model.features(batch["inputs"][name])}
         return {name: values.float() for name, values in found.items()}
 
     def evaluation(self, stage: Stage) -> Evaluation:

@@ -171,6 +171,10 @@ class Schema:
             return self
         return self._with(modalities={name: self.modalities[name]})
 
+    def with_modalities(self, modalities: Mapping[str, Modality]) -> Schema:
+        """The schema of the same targets with other modalities."""
+        return self._with(modalities=modalities)
+
     def without_outputs(self) -> Schema:
         """The schema for a network that answers features, and no classes or values."""
         return self._with(classes=(), colors=(), scores={}, variables=(), units=())

@@ -12,6 +12,7 @@ from fusionlab.errors import InputError
 from fusionlab.heads import (
     HEADS,
     ClassificationHead,
+    FlattenHead,
     Head,
     HeadFactory,
     LinearHead,
@@ -46,9 +47,11 @@ CASES = {
         ClassificationHead,
         {"dim_list": [16], "linear_after_pool": True, "dropout": 0.5},
     ),
+    "flattened": (FlattenHead, {"size": [5, 7], "dim_list": [16, 12], "dropout": 0.5}),
 }
-SAMPLE = [case for case, (cls, _) in CASES.items() if cls.kind == "sample"]
-PIXEL = [case for case in CASES if case not in SAMPLE]
+PIXEL = [case for case, (cls, _) in CASES.items() if cls.kind == "pixel"]
+SAMPLE = [case for case in CASES if case not in (*PIXEL, "flattened")]  # maps of any size, and more
+NEEDED = {FlattenHead: {"size": 2}}
 
 
 @pytest.fixture(params=CASES)
@@ -145,6 +148,27 @@ def test_the_mean_comes_before_or_after_the_layers():
     torch.testing.assert_close(flat(features), flat(features.mean((2, 3))))
 
 
+def test_a_flattening_head_sees_every_cell_by_itself():
+    head, maps = made("flattened").eval(), torch.randn(2, 8, 5, 7)
+    torch.testing.assert_close(head(maps), head.layers(maps.flatten(1)))
+    assert (head(maps) - head(maps.flip(-1))).abs().max() > 1e-3
+    assert head.map_size == (5, 7)
+    assert FlattenHead(8, NAMES, size=5).map_size == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((2, 8, 10, 14), r"Say `size: \[10, 14\]`.*ClassificationHead, which takes any"),
+        ((2, 8, 5), "Take it from a part that gives such maps"),
+        ((2, 8), "Take it from a part that gives such maps"),
+    ],
+)
+def test_a_flattening_head_refuses_other_sizes(shape, remedy):
+    with pytest.raises(InputError, match=rf"FlattenHead flattens .*\(B, 8, 5, 7\).*{remedy}"):
+        made("flattened")(torch.randn(shape))
+
+
 # Heads of pixels ----------------------------------------------------------------------------------
 
 
@@ -213,7 +237,7 @@ def test_a_single_sample_of_a_single_cell_trains(options):
 )
 def test_mistakes_of_every_head(cls, channels, names, options, message):
     with pytest.raises(InputError, match=f"{cls.__name__}.*{message}"):
-        cls(channels, names, **options)
+        cls(channels, names, **NEEDED.get(cls, {}), **options)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +250,8 @@ def test_mistakes_of_every_head(cls, channels, names, options, message):
         (RegressionHead, {"learned_upscale_layers": 0.5}, "0 or more, got 0.5"),
         (RegressionHead, {"final_act": "os.system"}, "final_act is one of.*'os.system'"),
         (ClassificationHead, {"dim_list": [-1]}, "ClassificationHead dim_list"),
+        (FlattenHead, {"size": 2, "dim_list": [0]}, r"FlattenHead dim_list.*got \[0\]"),
+        (FlattenHead, {"size": [8]}, r"FlattenHead size .*rows and columns.*got \[8\]"),
         (MLPHead, {"hidden": 0}, "hidden must be 1 or more"),
     ],
 )

@@ -18,6 +18,7 @@ from fusionlab.necks import (
     AddBottleneckLayer,
     AggregateTokens,
     FeaturePyramid,
+    Flatten,
     InterpolateToPyramidal,
     LearnedInterpolateToPyramidal,
     MaxpoolToPyramidal,
@@ -47,6 +48,7 @@ CASES = {
     "LearnedInterpolateToPyramidal": (LearnedInterpolateToPyramidal, ONE_SCALE, {}),
     "AggregateTokens": (AggregateTokens, TOKENS, {"pooling": "both", "indices": [-1]}),
     "pooled maps": (AggregateTokens, PYRAMID, {"pooling": "max"}),
+    "Flatten": (Flatten, PYRAMID, {"size": [8, 16], "index": 1}),
     "FeaturePyramid": (FeaturePyramid, PYRAMID, {"channels": 8}),
     "simple pyramid": (FeaturePyramid, [Feature(8, 16)], {"channels": 8}),
 }
@@ -239,6 +241,14 @@ def test_aggregated_maps_equal_aggregated_tokens_without_prefix():
         of_maps = AggregateTokens(ONE_SCALE[:1], pooling=pooling)([maps], SIZE)
         neck = AggregateTokens(TOKENS[:1], pooling=pooling, prefix_tokens=0)
         torch.testing.assert_close(of_maps, neck([rearrange(maps, "b c h w -> b (h w) c")], SIZE))
+
+
+def test_a_flattened_map_can_be_folded_again():
+    neck, given = example("Flatten")
+    (vectors,) = neck(given, SIZE)
+    assert torch.equal(rearrange(vectors, "b (c h w) -> b c h w", c=6, h=8), given[1])
+    assert neck.image_size == SIZE
+    assert Flatten([Feature(4)], size=8).image_size is None  # of an unknown stride
 
 
 # Pyramids -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from fusionlab.necks import (
     AddBottleneckLayer,
     AggregateTokens,
     FeaturePyramid,
+    Flatten,
     InterpolateToPyramidal,
     LearnedInterpolateToPyramidal,
     MaxpoolToPyramidal,
@@ -175,3 +176,20 @@ def test_numbers_of_patches_that_fill_no_image_are_not_averaged():
     for tokens in (36 + 5, 36, 1):
         with pytest.raises(InputError, match="prefix_tokens"):
             neck([torch.randn(1, tokens, 8)], (96, 96))
+
+
+@pytest.mark.parametrize("size", [0, [8], [8, 8, 8], "8", [8, 0], [8.0, 8], True, None])
+def test_flatten_needs_a_size(size):
+    with pytest.raises(InputError, match=r"Flatten size is the number of rows and columns.*got"):
+        Flatten(MAPS, size=size)
+
+
+def test_flatten_takes_one_map_of_one_size():
+    with pytest.raises(InputError, match=r"Flatten takes maps .*ReshapeTokensToImage before it"):
+        Flatten(TOKENS, size=8)
+    with pytest.raises(InputError, match=r"Flatten index .* 4 feature"):
+        Flatten(MAPS, size=8, index=4)
+    neck = Flatten(MAPS[:1], size=[8, 12])
+    message = r"\(B, 8, 8, 12\), got \(2, 8, 4, 6\).*`size: \[4, 6\]`.*AggregateTokens"
+    with pytest.raises(InputError, match=message):
+        neck([torch.zeros(2, 8, 4, 6)], (64, 96))
