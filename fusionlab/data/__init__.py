@@ -5,6 +5,7 @@ from fusionlab.data.bigearthnet import BigEarthNetDataModule
 from fusionlab.data.flair2 import Flair2DataModule
 from fusionlab.data.folders import FolderDataModule, ImageFolder, TargetFolder
 from fusionlab.data.raster import RasterDataModule
+from fusionlab.data.rgb_lidar import MirrorPairs, RgbLidarDataModule
 from fusionlab.data.transforms import D4, ModalityDropout, RandomD4, SampleTransform
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Flair2DataModule",
     "FolderDataModule",
     "ImageFolder",
+    "MirrorPairs",
     "ModalityDropout",
     "RandomD4",
     "RasterDataModule",
+    "RgbLidarDataModule",
     "SampleTransform",
     "TargetFolder",
 ]
