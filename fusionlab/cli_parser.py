@@ -5,17 +5,41 @@ What that means is said in `cli_overlays` and `cli_mistakes`; here is where json
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace, get_loader
+from jsonargparse import Namespace, _typehints, get_loader
+from jsonargparse._util import import_object
 from lightning.pytorch.cli import LightningArgumentParser
 
 from fusionlab.cli_facts import without_facts
 from fusionlab.cli_mistakes import Mistake, explained, options
 from fusionlab.cli_overlays import overlaid, without_replaced_lists
+
+_discard = _typehints.discard_init_args_on_class_path_change
+
+
+def discard_what_nobody_chose(
+    parser: Any,  # noqa: ANN401
+    earlier: Any,  # noqa: ANN401
+    given: Any,  # noqa: ANN401
+) -> None:
+    """Leaves out defaults of a class that another one replaces: AdamW's decay is not Adam's.
+
+    jsonargparse takes over every argument that the other class has too.
+    """
+    if earlier and earlier.get("init_args") and earlier["class_path"] != given["class_path"]:
+        parameters = inspect.signature(import_object(earlier["class_path"])).parameters
+        for key, value in list(earlier["init_args"].items()):
+            if key in parameters and parameters[key].default == value:
+                earlier["init_args"].pop(key)
+    _discard(parser, earlier, given)  # type: ignore[no-untyped-call]
+
+
+_typehints.discard_init_args_on_class_path_change = discard_what_nobody_chose
 
 
 class Parser(LightningArgumentParser):

@@ -195,6 +195,24 @@ def test_another_class_keeps_only_the_arguments_that_it_takes_too(printed):
     assert found["sentinel2"]["init_args"]["checkpoint"] == "a.ckpt"
 
 
+@pytest.mark.parametrize("given", ["file", "flag"])
+def test_another_class_has_its_own_defaults(printed, given):
+    """AdamW is the default, with a weight decay of 0.01: nobody asked for one with Adam."""
+    task = {k: v for k, v in BASE["model"]["init_args"].items() if k != "optimizer"}
+    base = {**BASE, "model": {**BASE["model"], "init_args": task}}
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.5}}
+    overlay = {"model": {"init_args": {"optimizer": adam}}}
+    flags = ("--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "0.5")
+    said = {"file": {"files": (overlay,)}, "flag": {"flags": flags}}[given]
+    optimizer = printed(*said.pop("files", ()), **said, base=base)["model"]["init_args"][
+        "optimizer"
+    ]
+    assert optimizer["class_path"] == "torch.optim.Adam"
+    assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (0.5, 0)
+    default = printed(base=base)["model"]["init_args"]["optimizer"]
+    assert default["init_args"]["weight_decay"] == 0.01
+
+
 def test_what_is_said_of_another_class_is_not_mixed_with_the_earlier_one(printed):
     weighted = {"class_path": "Weighted", "init_args": {"weights": {"s1": 0.5, "s2": 0.5}}}
     overlay = model(fusion=weighted)
