@@ -5,6 +5,7 @@ from fusionlab.callbacks.epoch_seed import EpochSeed
 from fusionlab.callbacks.examples import Examples
 from fusionlab.callbacks.geotiff_writer import GeoTiffWriter
 from fusionlab.callbacks.initial_values import InitialValues
+from fusionlab.callbacks.measures import Measures
 from fusionlab.callbacks.monitor_check import MonitorCheck
 from fusionlab.callbacks.report import Report
 from fusionlab.callbacks.save_config import SaveConfig
@@ -17,6 +18,7 @@ __all__ = [
     "GeoTiffWriter",
     "InitialValues",
     "LastCheckpoint",
+    "Measures",
     "MonitorCheck",
     "Report",
     "SaveConfig",

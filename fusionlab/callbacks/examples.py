@@ -6,30 +6,31 @@ right, missed or wrong, or true and predicted values.
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionlab.callbacks.label_figure import LabelledSample, labels_figure
+from fusionlab.callbacks.trackers import log_image, takes_images
 from fusionlab.callbacks.value_figures import RegressedSample, value_maps_figure, values_figure
 from fusionlab.plots import examples_figure
 from fusionlab.tasks import SupervisedTask
 from fusionlab.types import IGNORE_INDEX, Batch, Modality, Schema, TimeSeries
 
-TRUE_COLOR = (("red", "green", "blue"), ("B04", "B03", "B02"))
+TRUE_COLOR = (("red", "green", "blue"), ("R", "G", "B"), ("B04", "B03", "B02"))
 """Bands that make a picture as the eye sees it, by the names that data sets give them."""
 RADAR = ("VV", "VH")
 """Bands of Sentinel-1, in decibels: with their difference they make a picture."""
 RADAR_DECIBELS = ((-22.0, -2.0), (-29.0, -9.0), (0.0, 15.0))
 """What is black and what is bright of VV, VH and their difference, from calm water to towns."""
+POINTS = ("X", "Y", "Z", "A")
+"""Channels of a LiDAR scan: a point, and whether there is one."""
 
 
 class Examples(Callback):
@@ -76,7 +77,7 @@ class Examples(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws what was kept, if a logger shows how the examples develop."""
         during_fit = trainer.state.fn == "fit"
-        if not during_fit or any(isinstance(log, TensorBoardLogger) for log in trainer.loggers):
+        if not during_fit or any(takes_images(logger) for logger in trainer.loggers):
             self._draw(trainer, pl_module, "val")
             self._forget()
 
@@ -139,12 +140,9 @@ class Examples(Callback):
         assert isinstance(pl_module, SupervisedTask)
         figure = self._figure(pl_module.schema)
         self.output.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.output / f"{stage}_examples.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(
-                    f"{stage}/examples", _pixels(figure), trainer.global_step, dataformats="HWC"
-                )
+        path = self.output / f"{stage}_examples.png"
+        figure.savefig(path)
+        log_image(trainer.loggers, f"{stage}/examples", path, trainer.global_step)
 
 
 def pictures(batch: Batch, i: int, schema: Schema) -> dict[str, NDArray[Any]]:
@@ -170,7 +168,8 @@ def picture(image: Tensor, modality: Modality) -> NDArray[np.uint8]:
     """A picture of an image ``(C, H, W)``, stretched to 2 to 98 percent; uint8 ``(H, W, 3)``.
 
     True colour where the bands allow it; Sentinel-1 in false colour: VV, VH and their difference in
-    decibels, the same shades for every sample; else the first band in grey. Gaps are black.
+    decibels, the same shades for every sample; LiDAR scans the brighter the nearer; else the first
+    band in grey. Gaps are black.
     """
     found = next((c for c in TRUE_COLOR if set(c) <= set(modality.bands)), None)
     if found is None and set(RADAR) <= set(modality.bands):
@@ -180,6 +179,9 @@ def picture(image: Tensor, modality: Modality) -> NDArray[np.uint8]:
             [((c - low) / (high - low)).clamp(0, 1) for c, (low, high) in shades]
         )
         channels = torch.nan_to_num(channels, nan=0.0)
+    elif set(POINTS) <= set(modality.bands):
+        near = _nearness(image[[modality.bands.index(band) for band in POINTS]])
+        channels = near.expand(3, -1, -1)
     else:
         bands = found or modality.bands[:1] * 3
         channels = _stretched(image[[modality.bands.index(band) for band in bands]])
@@ -192,6 +194,16 @@ def _stretched(values: Tensor) -> Tensor:
     low, high = torch.nanquantile(values[..., ::2, ::2].flatten(), limits)
     stretched = ((values - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
     return torch.nan_to_num(stretched, nan=0.0)
+
+
+def _nearness(scan: Tensor) -> Tensor:
+    """How near the points of a scan ``(4, H, W)`` are, in [0, 1], ``(H, W)``; 0 is none."""
+    distance = scan[:3].norm(dim=0)
+    there = (scan[3] > 0) & (distance > 0)
+    if not there.any():
+        return torch.zeros_like(distance)
+    nearest = distance[there].quantile(0.02)
+    return torch.where(there, nearest / distance, 0.0).clamp(0, 1)
 
 
 def _array(values: Tensor) -> NDArray[Any]:
@@ -209,12 +221,3 @@ def _label_set(labels: NDArray[Any]) -> frozenset[int] | None:
     if labels.ndim:
         return frozenset(np.flatnonzero(labels >= 0.5).tolist())
     return None if labels == IGNORE_INDEX else frozenset([int(labels)])
-
-
-def _pixels(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as uint8 ``(H, W, 3)``."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="rgba")
-    width, height = figure.canvas.get_width_height(physical=True)
-    rgba = np.frombuffer(buffer.getvalue(), dtype=np.uint8).reshape(height, width, 4)
-    return rgba[..., :3]
