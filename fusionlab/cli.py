@@ -32,12 +32,14 @@ from fusionlab.callbacks import (
     GeoTiffWriter,
     InitialValues,
     LastCheckpoint,
+    Measures,
     MonitorCheck,
     Report,
     SaveConfig,
     TableWriter,
 )
 from fusionlab.callbacks.checkpoints import refuse_to_overwrite
+from fusionlab.callbacks.trackers import closing_trackers, make_logger
 from fusionlab.cli_arguments import (
     OUTPUT,
     asks_for_help,
@@ -213,10 +215,8 @@ class FusionlabCLI(LightningCLI):
         self.parser.add_instantiator(self._logger, Logger, subclasses=True)
 
     def _logger(self, cls: type[Logger], *args: Any, **options: Any) -> Logger:  # noqa: ANN401
-        """A logger; its ``save_dir`` ``"{output}"`` is the folder of the run."""
-        if options.get("save_dir") == "{output}":
-            options["save_dir"] = self._get(self.config, "output")
-        return cls(*args, **options)
+        """A logger; ``{output}`` in its arguments is the folder of the run."""
+        return make_logger(cls, args, options, output=self._get(self.config, "output"))
 
     def before_instantiate_classes(self) -> None:
         """Refuses to overwrite an earlier run."""
@@ -237,6 +237,10 @@ class FusionlabCLI(LightningCLI):
         """Refuses data that cannot be used before anything is written."""
         self.datamodule.setup("test")
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        with closing_trackers():
+            super()._run_subcommand(subcommand)
+
     def fit(self, model: LightningModule, **kwargs: Any) -> None:  # noqa: ANN401
         """Trains; a model without anything to train is validated and saved as it is."""
         if any(parameter.requires_grad for parameter in model.parameters()):
@@ -244,9 +248,9 @@ class FusionlabCLI(LightningCLI):
             return
         rank_zero_info("Nothing to train here: validating and saving the model as it is.")
         self.trainer.validate(model, datamodule=kwargs["datamodule"], verbose=False)
-        for report in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(report, Report):
-                report.on_fit_end(self.trainer, model)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Report | Measures):
+                callback.on_fit_end(self.trainer, model)
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             for name in ("best.ckpt", "last.ckpt"):
                 self.trainer.save_checkpoint(Path(self._get(self.config, "output"), name))
@@ -257,15 +261,23 @@ class FusionlabCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         callbacks = trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        # In every command, as checkpoints hold its state.
+        callbacks.append(Measures(output, enabled=self.subcommand == "fit"))
         if self.subcommand != "fit":
             callbacks.append(InitialValues())
         if self.subcommand == "predict":
             callbacks.append(self._get(self.config_init, "writer")(str(output)))
         else:
             callbacks += [EpochSeed(), MonitorCheck(), Report(output), Examples(output)]
-        if trainer.logger is None or trainer.logger is True:
-            logs = CSVLogger(output, name="logs") if self.subcommand == "fit" else False
-            kwargs.setdefault("logger", logs)
+        loggers = trainer.logger
+        if loggers is None or loggers is True:
+            loggers = []
+        if isinstance(loggers, list | Logger) and "logger" not in kwargs:
+            loggers = loggers if isinstance(loggers, list) else [loggers]
+            # What is drawn and compared comes from the table, whatever else a run is tracked by.
+            if self.subcommand == "fit" and not any(isinstance(x, CSVLogger) for x in loggers):
+                loggers = [CSVLogger(output, name="logs"), *loggers]
+            kwargs["logger"] = loggers or False
         self.save_config_kwargs = {
             "config_filename": _config_name(self.subcommand),
             "save_to_log_dir": False,

@@ -31,8 +31,11 @@ _KINDS = {
     "decoders": _Kind("fusionlab.decoders", "DECODERS", "unet"),
     "heads": _Kind("fusionlab.heads", "HEADS", "regression"),
 }
-EPILOG = f"fusionlab {' | '.join(_KINDS)} [PATTERN] lists the parts of networks by name."
-"""What the help of all commands says of these."""
+EPILOG = (
+    "fusionlab compare trains and compares several models. "
+    f"fusionlab {' | '.join(_KINDS)} [PATTERN] lists the parts of networks by name."
+)
+"""What the help of all commands says of those that start without Lightning."""
 
 
 def lists_parts(args: Sequence[str]) -> bool:

@@ -1,0 +1,90 @@
+"""Study files in configs/: all members are read and comparable, and what is unusual is run."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from bigearthnet_runs import without_pictures
+
+from fusionlab.cli import run
+from fusionlab.fusion import features
+from fusionlab.study.agreement import require_agreement
+from fusionlab.study.members import Member, read_members, runs_of
+from fusionlab.study.study_file import Study, read_study
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+STUDIES = sorted(CONFIGS.rglob("study.yaml"))
+SMALL = [
+    "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.max_epochs", "1",
+    "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1",
+    "--trainer.enable_progress_bar", "false", "--data.batch_size", "2",
+]  # fmt: skip
+
+
+@cache
+def read(file: Path) -> tuple[Study, dict[str, Member]]:
+    study = read_study(file)
+    return study, read_members(study)
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.parent.name)
+def test_members_are_read_and_comparable(file):
+    study, members = read(file)
+    assert list(members) == list(study.members)
+    configs = {name: member.config for name, member in members.items()}
+    remarks = require_agreement(configs, allowed=study.allow_differences, where=str(file))
+    assert any("Not identical" in remark for remark in remarks) or "rgb_lidar" in str(file)
+    runs = runs_of(members, study, study.seeds)
+    assert len({run.digest for run in runs}) == len(runs)
+    assert not [run for run in runs if "{runs}" in str(run.config) or "{study}" in str(run.config)]
+
+
+OPERATORS = {
+    name
+    for name in features.__all__
+    if name not in ("FeatureOperator", "FeatureOperatorFactory", "FusedFeatures")
+}
+
+
+@pytest.mark.parametrize(
+    ("folder", "alone"),
+    [
+        ("demo/flair2", {"aerial", "sentinel2", "aerial_unet", "sentinel2_utae"}),
+        ("demo/bigearthnet", {"s1", "s2"}),
+    ],
+)
+def test_the_demos_have_every_operator(folder, alone):
+    _, members = read(CONFIGS / folder / "study.yaml")
+    assert {name for name, member in members.items() if not member.needs} == alone
+    found: dict[str, set[str]] = {}
+    for name, member in members.items():
+        model = member.config["model"]["init_args"]["model"]
+        if name in alone:
+            continue
+        kind = model["class_path"].rpartition(".")[-1]
+        operator = model["init_args"]["fusion"]["class_path"].rpartition(".")[-1]
+        found.setdefault(kind, set()).add(operator)
+        assert model["init_args"]["cache"] == "{study}/cache"
+        assert len(member.needs) == 2
+    # The matrix product answers for no pixel, and of vectors it is Hadamard's.
+    assert found["FeatureFusion"] == OPERATORS - {"MatMul"}
+    assert found["LateFusion"] >= {"Average", "ClassWeighted", "Gated", "Concat"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["flair2", "bigearthnet"])
+def test_fusions_of_the_demos_run(data, request, tmp_path):
+    root = request.getfixturevalue(f"{data}_root")
+    study, members = read(CONFIGS / "demo" / data / "study.yaml")
+    study = replace(study, output=tmp_path)
+    flags = [*SMALL, "--data.root", str(root)]
+    flags += ["--data.lmdb", str(root / "lmdb")] if data == "bigearthnet" else []
+    for planned in runs_of(members, study, [0]):
+        config = yaml.safe_dump(planned.config, sort_keys=False)
+        last = ["--trainer.fast_dev_run", "true"] if planned.needs else []
+        with without_pictures():
+            cli = run(["fit", "--config", config, *flags, *last])
+        scores = cli.trainer.callback_metrics
+        assert scores["val/loss"].isfinite(), planned.member
