@@ -1,5 +1,7 @@
 """Small experts of a user's own, quick to train; named in YAML as ``small_models.PixelExpert``."""
 
+import time
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
@@ -52,3 +54,10 @@ class StopAfter(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+class SlowSteps(Callback):
+    """Takes its time, so that a run can be stopped in the middle."""
+
+    def on_train_batch_end(self, *_) -> None:
+        time.sleep(0.4)

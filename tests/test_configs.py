@@ -34,7 +34,7 @@ QUICK = [
 ]  # fmt: skip
 TESTED = {
     "bigearthnet", "debug", "demo", "encoder_decoder", "feature_fusion", "flair2", "fusion",
-    "logger", "predict", "terramesh", "trainer",
+    "logger", "predict", "rgb_lidar", "terramesh", "trainer",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The demonstration on patches chooses by validation, and fails where a fusion shows too little."""
+"""The demonstrations choose by validation, and fail where a fusion shows too little."""
 
 import importlib
 import json
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from matplotlib.figure import Figure
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -114,3 +116,53 @@ class Written:
 
     def __init__(self, root):
         self.root = root
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    for name in ("demonstration", "publish", "demo_rgb_lidar"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("demo_rgb_lidar")
+
+
+def accuracies(folder, **members):
+    for member, value in members.items():
+        run = folder / "seed_0" / member
+        run.mkdir(parents=True)
+        (run / "test_metrics.json").write_text(json.dumps({"test/overall_accuracy": value}))
+
+
+def test_the_study_names_strategies_that_are_too_low(study, tmp_path):
+    accuracies(tmp_path, rgb=0.5, early=0.98, late=0.96, intermediate_add=0.97)
+    assert study.too_low(tmp_path) == [
+        "intermediate_add, seed_0: 97.0 %", "late, seed_0: 96.0 %"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("late", [0.99, 0.9])
+def test_the_study_fails_where_it_shows_too_little(study, late, status, tmp_path, monkeypatch):
+    """Everything but rendering and training, which `./scripts/demo rgb_lidar --short` does."""
+    given = []
+
+    def compare(args):
+        given.append(yaml.safe_load(Path(args[2]).read_text()))
+        accuracies(tmp_path / "study", late=late)
+        return status
+
+    monkeypatch.setattr(study, "write_rgb_lidar", lambda *_: None)
+    monkeypatch.setattr(study, "contact_sheet", lambda *_, **__: Figure())
+    monkeypatch.setattr(study, "compare", compare)
+    monkeypatch.setattr(sys, "argv", ["demo", "--folder", str(tmp_path), "--seeds", "4"])
+    if status or late < 0.97:
+        with pytest.raises(SystemExit, match="does not show what it must"):
+            study.main()
+    else:
+        study.main()
+    (content,) = given
+    assert content["seeds"] == [4]
+    assert content["overlay"]["data"]["init_args"]["root"] == str(tmp_path / "data")
+    published = yaml.safe_load((SCRIPTS.parent / "configs/rgb_lidar/study.yaml").read_text())
+    assert content["members"].keys() == published["members"].keys()
+    assert all(Path(file).is_file() for files in content["members"].values() for file in files)

@@ -25,6 +25,8 @@ LAYERS = [
     {"cli_arguments", "cli_lists", "cli_overlays"},
     {"cli_parser"},
     {"cli"},
+    {"study"},
+    {"cli_compare"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
