@@ -77,6 +77,7 @@ def experts_of(data: str) -> dict[str, Path]:
     return {name: CONFIGS / data / file for name, file in files[data].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["flair2", "demo/flair2"])
 def test_fusions_run(data, experts, flair2_root, tmp_path):
     for overlay in OVERLAYS:

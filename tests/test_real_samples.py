@@ -13,7 +13,7 @@ from fusionlab.cli import run
 from fusionlab.data.bigearthnet.constants import CLASSES
 from fusionlab.data.flair2.constants import COLORS_13
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.slow]
 CONFIGS = Path(__file__).parents[1] / "configs"
 FEW = [
     "--data.num_workers", "0", "--data.batch_size", "2", "--data.val_domains", "[D055]",

@@ -144,6 +144,7 @@ CHANGES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["aerial", "fused"])
 @CHANGES
 def test_maps_from_data_in_another_order(runs, written, tmp_path, name, change):
@@ -159,6 +160,7 @@ def test_maps_from_data_in_another_order(runs, written, tmp_path, name, change):
     assert scored(written(runs / name), checkpoint, tmp_path / "b", *flags) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["joint", "decisions"])
 @CHANGES
 def test_labels_from_data_in_another_order(bigearthnet_runs, written, tmp_path, name, change):

@@ -21,6 +21,7 @@ def script(name, monkeypatch):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--cold"]])
 def test_rates_and_overheads_of_both_ways_of_storing(tmp_path, monkeypatch, capsys, more):
     root, lmdb = write_v2(tmp_path), write_lmdb(tmp_path / "lmdb")
