@@ -54,6 +54,13 @@ def too_low(folder: Path) -> list[str]:
     return found
 
 
+def in_short(comparison: str) -> str:
+    """Of a comparison in Markdown the first table and what is said of it, without its title."""
+    blocks = comparison.strip().split("\n\n")
+    scores = blocks.index("All scores:")
+    return "\n\n".join(blocks[1:scores] + blocks[scores + 2 :])
+
+
 def main() -> None:
     """Parses the command line and runs the study."""
     parser = argparse.ArgumentParser(
@@ -85,7 +92,7 @@ def main() -> None:
         sys.exit("\n".join(["The study does not show what it must:", *failures]))
     if options.publish:
         written = folder / "study"
-        publish((written / "comparison.md").read_text().strip(), Path("README.md"), "study",
+        publish(in_short((written / "comparison.md").read_text()), Path("README.md"), "study",
                 pictures={"rgb_lidar_pairs.png": folder / "pairs.png",
                           "rgb_lidar_curves.png": written / "curves.png"})  # fmt: skip
 
