@@ -11,13 +11,12 @@ import sys
 import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from fusionlab.errors import InputError
+from fusionlab.errors import InputError, did_you_mean
 
 _LINES, _WIDTH = 3, 240
 """The most that is shown of a message that is not understood."""
@@ -112,23 +111,23 @@ def _wrong_class(parser: LightningArgumentParser, key: str, message: str) -> str
     known = _subclasses(getattr(action, "_typehint", None))
     if name := _search(r"Expected a dot import path string: ([^\s.]+)", message):
         # Where no class is expected at all, something else is wrong.
-        return f"no class {name!r}. {_did_you_mean(name, known)}" if known else None
+        return f"no class {name!r}.{_did_you_mean(name, known)}" if known else None
     path = _search(r"given class_path '([^']+)'", message) or _search(
         r"Got value: (?:Namespace\(class_path='|\{'class_path': ')?([\w.]+)", message
     )
     if module := _search(r"No module named '([^']+)'", message):
         files = [file.stem for file in Path.cwd().glob("*.py")]
         return (
-            f"{path or module}: no module {module!r}, neither installed nor in this folder. "
-            f"{_did_you_mean(module, files, otherwise=' ')}"
+            f"{path or module}: no module {module!r}, neither installed nor in this folder."
+            f"{did_you_mean(module, files)}"
         )
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
         inside = vars(sys.modules[match[1]]) if match[1] in sys.modules else {}
         classes = [name for name, value in inside.items() if isinstance(value, type)]
-        return f"no class {match[2]!r} in {match[1]}. {_did_you_mean(match[2], classes)}"
+        return f"no class {match[2]!r} in {match[1]}.{_did_you_mean(match[2], classes)}"
     if re.search(r"does not correspond to a subclass|to be a subclass of", message):
         path = path or _search(r"(?:Import path |Expected ')([\w.]+)", message)
-        return f"{path} is of another kind. {_did_you_mean(path, known)}"
+        return f"{path} is of another kind.{_did_you_mean(path, known)}"
     return None
 
 
@@ -189,22 +188,18 @@ def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
 
 
 def _unknown_flag(flag: str, known: Iterable[str]) -> str:
-    return f"no option {flag}. {_did_you_mean(flag, known, otherwise='See --help.')}"
+    return f"no option {flag}.{did_you_mean(flag, known) or ' See --help.'}"
 
 
 def _unknown(option: str, known: Iterable[str]) -> str:
-    return f"no option {option!r}. {_did_you_mean(option, known)}"
+    return f"no option {option!r}.{_did_you_mean(option, known)}"
 
 
-def _did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question with the names most like it, or a list where there are few."""
     names = sorted(set(known) - {"help", "config", "print_config"})
-    by_lower = {n.lower(): n for n in names}
-    near = [by_lower[n] for n in get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
-    listed = ", ".join(names)
-    return otherwise or (f"Known: {listed}." if names and len(listed) < _WIDTH else "")
+    listed = f" Known: {', '.join(names)}."
+    return did_you_mean(name, names) or (listed if names and len(listed) < _WIDTH else "")
 
 
 def _wrong_type(message: str) -> str | None:

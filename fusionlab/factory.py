@@ -12,11 +12,11 @@ from fusionlab.backbones import BACKBONES, known_features, known_multiple
 from fusionlab.backbones.dates import PooledDates, Pooling
 from fusionlab.decoders import DECODERS, Decoder
 from fusionlab.encoder_decoder import AuxiliaryDecoder, EncoderDecoderNetwork, smallest_multiple
-from fusionlab.errors import InputError
+from fusionlab.errors import InputError, did_you_mean
 from fusionlab.features import Feature
 from fusionlab.heads import HEADS, Head
 from fusionlab.necks import NECKS, Neck
-from fusionlab.registry import Registry, did_you_mean
+from fusionlab.registry import Registry
 from fusionlab.trial import try_out
 
 NetworkTask = Literal["segmentation", "regression", "classification", "scalar_regression"]
@@ -86,7 +86,7 @@ def build_model(
     """
     if task not in get_args(NetworkTask):
         raise InputError(
-            f"There is no task {task!r}{did_you_mean([task], get_args(NetworkTask))}. Networks are "
+            f"There is no task {task!r}.{did_you_mean(task, get_args(NetworkTask))} Networks are "
             f"built for {list(get_args(NetworkTask))}."
         )
     routed = _routed(options)
@@ -158,7 +158,7 @@ def _routed(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
         raise InputError(
-            f"build_model does not use {left}{did_you_mean(left, known)}. Options of a part have "
+            f"build_model does not use {left}.{did_you_mean(left, known)} Options of a part have "
             f"its prefix: {', '.join(f'{prefix}_…' for prefix in _PREFIXES)}; necks and auxiliary "
             "decoders have theirs inside."
         )
@@ -241,7 +241,7 @@ def _auxiliary(
     unknown = [key for key in spec if key not in _AUXILIARY]
     if unknown:
         raise InputError(
-            f"aux_decoders.{name} has {unknown}{did_you_mean(unknown, _AUXILIARY)}. An auxiliary "
+            f"aux_decoders.{name} has {unknown}.{did_you_mean(unknown, _AUXILIARY)} An auxiliary "
             f"decoder has {list(_AUXILIARY)}; options of its parts stand inside these."
         )
     if not name or "." in name or hasattr(nn.ModuleDict, name):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from torch import nn
 
-from fusionlab.errors import InputError
+from fusionlab.errors import InputError, did_you_mean
 
 Constructor = Callable[..., nn.Module]
 """What builds a part: a class, or a function that returns a module."""
@@ -264,8 +264,8 @@ class Registry:
         unknown = sorted(options & (supplied | fixed) if takes_any else options - known)
         if unknown:
             raise InputError(
-                f"The {self.kind} {name} has no {_option(unknown)}"
-                f"{did_you_mean(unknown, known)}. It has {sorted(known)}."
+                f"The {self.kind} {name} has no {_option(unknown)}."
+                f"{did_you_mean(unknown, known)} It has {sorted(known)}."
             )
         missing = sorted({p.name for p in named if p.default is p.empty} - options)
         if missing:
@@ -358,8 +358,8 @@ class Registry:
         found = getattr(module, name, None)
         if found is None:
             classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
-            hint = did_you_mean([name], classes)
-            raise InputError(f"The module {module_path!r} has no {name!r}{hint}.")
+            hint = did_you_mean(name, classes)
+            raise InputError(f"The module {module_path!r} has no {name!r}.{hint}")
         # A checkpoint may hold such a path, so it must not name just any callable.
         if not (inspect.isclass(found) and issubclass(found, nn.Module)):
             raise InputError(
@@ -374,8 +374,8 @@ class Registry:
         advice = f"`fusionlab {self.plural}` lists all; a class of your own is named by its path."
         if slash and prefix not in prefixes:
             return (
-                f"There is no source {prefix!r} of {self.plural}"
-                f"{did_you_mean([prefix], prefixes)}. The sources are {prefixes}. {advice}"
+                f"There is no source {prefix!r} of {self.plural}."
+                f"{did_you_mean(prefix, prefixes)} The sources are {prefixes}. {advice}"
             )
         wanted = rest if slash else name
         candidates: dict[str, str] = {}  # each name as its first source has it
@@ -401,12 +401,6 @@ def _matches(pattern: str, full_name: str) -> bool:
     if any(sign in pattern for sign in "*?["):
         return fnmatchcase(full_name, pattern) or fnmatchcase(full_name.partition("/")[2], pattern)
     return pattern in full_name
-
-
-def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """`` (did you mean 'this'?)`` for names that are like known ones; empty if none is."""
-    near = [match for one in unknown for match in get_close_matches(one, list(known), n=2)]
-    return f" (did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?)" if near else ""
 
 
 def _option(names: Sequence[str]) -> str:

@@ -114,9 +114,9 @@ def test_a_folder_that_is_not_there(refused, s1, s2, tmp_path):
     [
         ("s1", ["--model.loss", "BinaryCrossEntropy", "--model.loss.weights",
                 '{"Urban fabrik": 2}'],
-         "Unknown class 'Urban fabrik' in the loss's weights. Did you mean 'Urban fabric'"),
+         "Unknown class 'Urban fabrik' in the loss's weights. Did you mean Urban fabric"),
         ("s1", ["--model.threshold", '{"Pasture": 0.3}'],
-         "Unknown class 'Pasture' in threshold. Did you mean 'Pastures'"),
+         "Unknown class 'Pasture' in threshold. Did you mean Pastures"),
         ("s2", ["--data.modalities", '{"s2": ["B03", "B8"]}'],
          "modalities.s2: there is no band or band set 'B8'. Did you mean B8A or B08?"),
         ("s2", ["--model.model.bands", '["B03", "B10"]'], "['B10'] are missing"),

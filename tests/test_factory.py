@@ -68,8 +68,8 @@ class TestOptions:
         [
             ({"depth": 3, "haed_dropout": 0.1}, r"\['depth', 'haed_dropout'\].*backbone_…"),
             ({"backbone_pretraind": True}, r"'test_resnet' has no option 'pretraind'.*pretrained"),
-            ({"decoder_chanels": 3}, r"UperNet.* no option 'chanels' \(did you mean 'channels'"),
-            ({"head_droput": 0.1}, r"SegmentationHead.* 'droput' \(did you mean 'dropout'"),
+            ({"decoder_chanels": 3}, r"UperNet.* no option 'chanels'. Did you mean channels"),
+            ({"head_droput": 0.1}, r"SegmentationHead.* 'droput'. Did you mean dropout"),
             ({"necks": [{"name": "SelectIndices", "index": [1]}]}, "no option 'index'"),
             ({"necks": [{"indices": [1]}]}, r"A neck is a name or \{name"),
             (
@@ -95,7 +95,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("segmentatoin", "test_resnet", "UperNet"), "did you mean 'segmentation'"),
+            (("segmentatoin", "test_resnet", "UperNet"), "Did you mean segmentation"),
             (("segmentation", "resnt18", "UperNet"), "no backbone 'resnt18'.*timm/resnet18"),
             (("segmentation", "test_resnet", "UperNot"), "no decoder 'UperNot'.*UperNet"),
             (("segmentation", "nowhere/resnet18", "UperNet"), "no source 'nowhere'"),

@@ -146,7 +146,7 @@ class TestNames:
             ("os.system", "derives from torch.nn.Module"),
             ("torch.nn.functional.relu", "derives from torch.nn.Module"),
             ("collections.OrderedDict", "derives from torch.nn.Module"),
-            ("torch.nn.Identty", r"no 'Identty' \(did you mean 'Identity'"),
+            ("torch.nn.Identty", r"no 'Identty'. Did you mean Identity"),
             ("torch.nowhere.Identity", "no neck 'torch.nowhere.Identity'"),
             ("nowhere.Identity", "no neck 'nowhere.Identity'"),
             ("a.b-c.d", "no neck"),
@@ -167,7 +167,7 @@ class TestNames:
         [
             ("plian", r"no neck 'plian'\. Similar names: .*'fusionlab/Plain'.*`fusionlab necks`"),
             ("lib/lader", r"Similar names: \['lib/ladder'\]"),
-            ("lb/ladder", r"no source 'lb' of necks \(did you mean 'lib'.*\['fusionlab', 'lib'\]"),
+            ("lb/ladder", r"no source 'lb' of necks. Did you mean lib.*\['fusionlab', 'lib'\]"),
             ("xyz", r"no neck 'xyz'\. `fusionlab necks` lists all"),
             ("", "no neck ''"),
         ],
@@ -216,7 +216,7 @@ class TestBuilding:
             (
                 "Plain",
                 {"width": 1, "deptj": 2},
-                r"'Plain' has no option 'deptj' \(did you mean 'dept",
+                r"'Plain' has no option 'deptj'. Did you mean dept",
             ),
             ("Plain", {"a": 1, "b": 2}, r"no options 'a', 'b'\. It has \['depth', 'width'\]"),
             ("Plain", {}, "'Plain' needs the option 'width'"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from fusionlab.errors import InputError
+from fusionlab.errors import InputError, did_you_mean
 
 _ALWAYS = {"epoch", "step"}
 """What a checkpoint may be chosen by without anybody logging it."""
@@ -35,11 +34,10 @@ class MonitorCheck(Callback):
         for who, name in _watched(trainer):
             if name in logged or name in _ALWAYS or name.startswith("train/"):
                 continue
-            near = get_close_matches(name, logged, n=3)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
             few = [known for known in logged if known.count("/") < 2]  # without those per class
             raise InputError(
-                f"{who} watches {name!r}, which is not logged.{hint} Logged are {', '.join(few)}."
+                f"{who} watches {name!r}, which is not logged."
+                f"{did_you_mean(name, logged)} Logged are {', '.join(few)}."
             )
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from fusionlab.component import Component
 from fusionlab.errors import InputError
-from fusionlab.types import Grid
+from fusionlab.types import Batch, Grid
 
 
 class Alignment(Component):
@@ -128,6 +128,39 @@ class Footprint(Alignment):
             maps.float(), where, mode="bilinear", padding_mode="border", align_corners=False
         )
         return sampled.to(maps.dtype)
+
+
+def centre_offset(
+    batch: Batch,
+    modality: str,
+    *,
+    pixel: float,
+    gsd: float,
+    reference: str | None = None,
+    reference_pixel: float = 0.0,
+) -> Tensor | None:
+    """How far another centre lies from that of a modality's arrays; None if the data do not say.
+
+    Args:
+        batch: with the offset of each sample's centre from the centre of a modality's arrays.
+        modality: whose arrays.
+        pixel: their pixel size, metres.
+        gsd: metres that the answer counts; maps made of the arrays may be coarser than they are.
+        reference: the other centre is that of this modality's arrays; of the sample if not given.
+        reference_pixel: pixel size of the reference's arrays, metres.
+
+    Returns:
+        ``(B, 2)`` rows and columns.
+    """
+    offsets = batch.get("offset", {})
+    own, other = offsets.get(modality), offsets.get(reference or "")
+    if modality == reference:
+        return None
+    away = None if own is None else own * (pixel / gsd)
+    if other is None:
+        return away
+    moved = other * (reference_pixel / gsd)
+    return -moved if away is None else away - moved
 
 
 AlignmentFactory = Callable[[], Alignment]

@@ -68,6 +68,11 @@ class Composition(Model):
         assert isinstance(expert, Expert)
         return expert
 
+    def pixel_size(self, name: str) -> float:
+        """Of the images that an expert looks at, metres; its answers may be coarser."""
+        expert = self.expert(name)
+        return expert.schema.modalities[expert.modality].gsd
+
     @property
     def contributors(self) -> tuple[str, ...]:
         """Names of the experts."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusionlab.component import Explanation, Model
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert, ExpertFactory
-from fusionlab.models.align import Alignment, AlignmentFactory, Footprint
+from fusionlab.models.align import Alignment, AlignmentFactory, Footprint, centre_offset
 from fusionlab.models.contributions import leave_one_out_shares
 from fusionlab.models.stacking import OverDates, on_grid, over_dates, stacked_modality
 from fusionlab.types import Batch, Grid, Modality, Output, Schema, TimeSeries
@@ -176,15 +176,17 @@ class EarlyFusion(Model):
         images = {name: self._image(name, batch["inputs"][name]) for name in self.modalities}
         rows, columns = images[self.reference].shape[-2:]
         grid = Grid(rows, columns, self._delivered[self.reference].gsd)
-        offsets = batch.get("offset", {})
-        moved = offsets.get(self.reference)  # of the grid, in its pixels
         aligned = {}
         for name, image in images.items():
             gsd = self._delivered[name].gsd
-            offset = offsets.get(name)
-            if moved is not None and name != self.reference:
-                own = torch.zeros_like(moved) if offset is None else offset
-                offset = own - moved * (grid.gsd / gsd)
+            offset = centre_offset(
+                batch,
+                name,
+                pixel=gsd,
+                gsd=gsd,
+                reference=self.reference,
+                reference_pixel=grid.gsd,
+            )
             aligned[name] = on_grid(
                 image, grid, gsd=gsd, name=name, offset=offset, alignment=self.alignment
             )

@@ -12,7 +12,7 @@ from fusionlab.experts.base import Expert, ExpertFactory
 from fusionlab.fusion.features import Concat, FeatureOperator, FeatureOperatorFactory
 from fusionlab.fusion.features.base import keep_available
 from fusionlab.heads import Head, HeadFactory, LinearHead, RegressionHead, SegmentationHead
-from fusionlab.models.align import Alignment, AlignmentFactory, Footprint
+from fusionlab.models.align import Alignment, AlignmentFactory, Footprint, centre_offset
 from fusionlab.models.composition import Composition
 from fusionlab.models.contributions import leave_one_out_shares, weight_shares
 from fusionlab.types import Batch, Grid, Output, Schema, TimeSeries
@@ -78,7 +78,7 @@ class FeatureFusion(Composition):
         super().__init__(schema, built, reference=reference, cache=cache)
         self.pixelwise = schema.pixelwise
         self.pooled = not self.pixelwise if pooled is None else pooled
-        self.gsd = _pixel_size(self.expert(self.reference_expert))
+        self.gsd = self.pixel_size(self.reference_expert)
         widths = {
             name: _width(name, expert, maps=not self.pooled) for name, expert in built.items()
         }
@@ -124,7 +124,7 @@ class FeatureFusion(Composition):
     def rebind(self, schema: Schema) -> None:
         """Reads from data that deliver other bands, another order or another encoding."""
         super().rebind(schema)
-        self.gsd = _pixel_size(self.expert(self.reference_expert))
+        self.gsd = self.pixel_size(self.reference_expert)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Features of every expert, float32; zeros where its modality is missing.
@@ -208,15 +208,20 @@ class FeatureFusion(Composition):
         for name, value in maps.items():
             expert = self.expert(name)
             rows = _image_size(batch, expert)[0]
-            resolution[name] = _pixel_size(expert) * rows / value.shape[-2]
+            resolution[name] = self.pixel_size(name) * rows / value.shape[-2]
         rows, columns = maps[self.reference_expert].shape[-2:]
         grid = Grid(rows, columns, resolution[self.reference_expert])
         aligned = {}
         for name, value in maps.items():
             expert = self.expert(name)
-            offset = batch.get("offset", {}).get(expert.modality)
-            if offset is not None:  # in pixels of the images
-                offset = offset * (_pixel_size(expert) / resolution[name])
+            offset = centre_offset(
+                batch,
+                expert.modality,
+                pixel=self.pixel_size(name),
+                gsd=resolution[name],
+                reference=self.reference,
+                reference_pixel=self.pixel_size(self.reference_expert),
+            )
             aligned[name] = self.alignment(
                 value, grid, gsd=resolution[name], name=name, offset=offset
             )
@@ -233,11 +238,6 @@ def _image_size(batch: Batch, expert: Expert) -> tuple[int, int]:
     values = batch["inputs"][expert.modality]
     shape = values.values.shape if isinstance(values, TimeSeries) else values.shape
     return shape[-2], shape[-1]
-
-
-def _pixel_size(expert: Expert) -> float:
-    """Of the images that it looks at, metres; its answers may be coarser."""
-    return expert.schema.modalities[expert.modality].gsd
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ from fusionlab.component import Explanation
 from fusionlab.errors import InputError
 from fusionlab.experts.base import ExpertFactory
 from fusionlab.fusion import Average, Fused, Fusion, FusionFactory
-from fusionlab.models.align import AlignmentFactory, CentreCrop
+from fusionlab.models.align import AlignmentFactory, CentreCrop, centre_offset
 from fusionlab.models.composition import Composition
 from fusionlab.models.contributions import leave_one_out_shares, weight_shares
 from fusionlab.types import Batch, Grid, Output, Schema
@@ -92,7 +92,8 @@ class LateFusion(Composition):
         auxiliary = []
         for name, answer in answers.items():
             for head in answer.auxiliary:
-                aligned = self._like(fused.logits, name, head.logits.float(), batch)
+                logits, gsd = head.logits.float(), self.expert(name).gsd
+                aligned = self._like(fused.logits, name, logits, batch, gsd=gsd)
                 there = available[name].reshape(-1, *[1] * (aligned.ndim - 1))
                 logits = torch.where(there, aligned, fused.logits.detach())
                 own = head.name and f"{name}_{head.name}"
@@ -137,7 +138,7 @@ class LateFusion(Composition):
         available = self.available(batch)
         reference = logits[self.reference_expert]
         aligned = {
-            name: self._like(reference, name, value.float(), batch)
+            name: self._like(reference, name, value.float(), batch, gsd=self.expert(name).gsd)
             for name, value in logits.items()
         }
         cloud_cover = {}
@@ -146,10 +147,14 @@ class LateFusion(Composition):
             if cover is not None and reference.ndim == 2:
                 cloud_cover[name] = cover.float().flatten(1).mean(dim=1, keepdim=True)
             elif cover is not None:
-                cloud_cover[name] = self._like(reference, name, cover.float(), batch)
+                cloud_cover[name] = self._like(
+                    reference, name, cover.float(), batch, gsd=self.pixel_size(name)
+                )
         return aligned, available, cloud_cover
 
-    def _like(self, reference: Tensor, name: str, values: Tensor, batch: Batch) -> Tensor:
+    def _like(
+        self, reference: Tensor, name: str, values: Tensor, batch: Batch, *, gsd: float
+    ) -> Tensor:
         """Maps of an expert on the grid of the reference; answers per sample as they are."""
         if values.ndim != reference.ndim:
             raise InputError(
@@ -160,6 +165,13 @@ class LateFusion(Composition):
             return values
         expert = self.expert(name)
         grid = Grid(reference.shape[-2], reference.shape[-1], self.gsd)
-        offset = batch.get("offset", {}).get(expert.modality)
-        aligned: Tensor = self.alignment(values, grid, gsd=expert.gsd, name=name, offset=offset)
+        offset = centre_offset(
+            batch,
+            expert.modality,
+            pixel=self.pixel_size(name),
+            gsd=gsd,
+            reference=self.reference,
+            reference_pixel=self.pixel_size(self.reference_expert),
+        )
+        aligned: Tensor = self.alignment(values, grid, gsd=gsd, name=name, offset=offset)
         return aligned

@@ -28,7 +28,7 @@ from fusionlab.study.placeholders import (
     tokenised,
     used_members,
 )
-from fusionlab.study.study_file import Overlay, Study, did_you_mean
+from fusionlab.study.study_file import Overlay, Study, or_known
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def chosen_members(members: Mapping[str, Member], names: Sequence[str] | None) -
     while queue:
         name = queue.pop()
         if name not in members:
-            raise InputError(f"--members: no member {name!r}. {did_you_mean(name, members)}")
+            raise InputError(f"--members: no member {name!r}.{or_known(name, members)}")
         if name not in wanted:
             wanted.add(name)
             queue += members[name].needs
@@ -249,8 +249,8 @@ def _needs(name: str, config: Mapping[str, Any], study: Study, *, where: str) ->
     for other, key in used.items():
         if other not in study.members:
             raise InputError(
-                f"{where}: {key} uses {RUNS}/{other}, but there is no member {other!r}. "
-                f"{did_you_mean(other, study.members)} What members share lies in {STUDY}/…"
+                f"{where}: {key} uses {RUNS}/{other}, but there is no member {other!r}."
+                f"{or_known(other, study.members)} What members share lies in {STUDY}/…"
             )
         if other == name:
             raise InputError(f"{where}: {key} uses the member's own run, {RUNS}/{other}.")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from fusionlab.study.members import MemberRun
-from fusionlab.study.study_file import did_you_mean
+from fusionlab.study.study_file import or_known
 
 
 class Forecast:
@@ -291,7 +291,7 @@ def score_of(run: MemberRun, score: str | None) -> str | None:
     name = score if score in scores else f"test/{score}"
     if name not in scores:
         known = [other for other in scores if other.count("/") == 1]
-        return f"no score {score!r} (`score:` in the study file): {did_you_mean(score, known)}"
+        return f"no score {score!r} (`score:` in the study file).{or_known(score, known)}"
     return f"{name} {scores[name]:.4g}" if scores[name] is not None else None
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fusionlab.errors import InputError
+from fusionlab.errors import InputError, did_you_mean
 
 Overlay = Path | dict[str, Any]
 """A configuration file, or the content of one written into the study file."""
@@ -65,7 +64,7 @@ def read_study(
     content = _content(file)
     for key in content:
         if key not in _KEYS:
-            raise InputError(f"{file}: no setting {key!r}. {did_you_mean(str(key), _KEYS)}")
+            raise InputError(f"{file}: no setting {key!r}.{or_known(str(key), _KEYS)}")
     content |= {} if output is None else {"output": str(output)}
     content |= {} if seeds is None else {"seeds": list(seeds)}
     for key in ("output", "members"):
@@ -99,11 +98,10 @@ def read_study(
     )
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def or_known(name: str, known: Iterable[str]) -> str:
     """The names most like one that is not known, or all that are."""
     names = list(known)
-    near = get_close_matches(name, names, n=2)
-    return f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+    return did_you_mean(name, names) or f" Known: {', '.join(names)}."
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -158,8 +156,7 @@ def _flat(given: object, where: str, folder: Path) -> Iterator[Overlay]:
 
 def _like(path: Path) -> str:
     files = [file.name for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, files, n=2, cutoff=0.75)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    return did_you_mean(path.name, files)
 
 
 def _seeds(given: object, file: Path) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
-from fusionlab.models.align import AlignmentFactory, CentreCrop
+from fusionlab.models.align import AlignmentFactory, CentreCrop, centre_offset
 from fusionlab.tasks.base import ModelFactory
 from fusionlab.tasks.supervised import SupervisedTask
 from fusionlab.types import Batch, Grid, Schema
@@ -52,14 +52,18 @@ class AlignedTask(SupervisedTask):
             rows, columns = batch["target"].shape[-2:]
             grid = Grid(rows, columns, self._target_gsd())
         name = self.model.reference
-        offset = batch.get("offset", {}).get(name)
+        offset = centre_offset(batch, name, pixel=self._image_gsd(), gsd=self.model.gsd)
         aligned: Tensor = self.alignment(maps, grid, gsd=self.model.gsd, name=name, offset=offset)
         return aligned
 
     def _target_gsd(self) -> float:
         """Pixel size of the target: as the data say, or that of the images it belongs to."""
+        return self.data_schema.gsd or self._image_gsd()
+
+    def _image_gsd(self) -> float:
+        """Pixel size of the images on whose grid the model answers."""
         images = self.data_schema.modalities.get(self.model.reference)
-        return self.data_schema.gsd or (images.gsd if images is not None else self.model.gsd)
+        return images.gsd if images is not None else self.model.gsd
 
     def weights_on_target(self, weights: Tensor, batch: Batch) -> Tensor:
         """Maps of a modality's share; one that is the same everywhere stays as it is."""

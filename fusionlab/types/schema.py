@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from fusionlab.errors import InputError
+from fusionlab.errors import InputError, did_you_mean
 from fusionlab.types.modality import Modality
 
 Target = Literal["segmentation", "multiclass", "multilabel", "regression", "scalar_regression"]
@@ -260,11 +259,10 @@ def class_indices(
         elif str(name).isdigit() and int(name) < len(classes):
             indices.append(int(name))
         else:
-            near = get_close_matches(str(name), classes, n=2)
-            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             plural = {"class": "classes", "variable": "variables"}[kind]
             raise InputError(
-                f"Unknown {kind} {name!r} in {where}.{hint} The {plural} are {list(classes)}, "
+                f"Unknown {kind} {name!r} in {where}."
+                f"{did_you_mean(str(name), classes)} The {plural} are {list(classes)}, "
                 f"or their indices 0 to {len(classes) - 1}."
             )
     return indices

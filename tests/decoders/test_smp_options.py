@@ -73,7 +73,7 @@ def test_options_are_told():
 @pytest.mark.parametrize(
     ("cls", "options", "message"),
     [
-        (SmpUnet, {"decoder_chanels": [8]}, "Did you mean 'decoder_channels'.*attention_type"),
+        (SmpUnet, {"decoder_chanels": [8]}, "Did you mean decoder_channels.*attention_type"),
         (SmpUnet, {"encoder_depth": 3}, "no option 'encoder_depth'"),
         (SmpUnet, {"decoder_channels": [8, 8]}, r"3 to 5 for maps of strides \[4, 8, 16, 32\]"),
         (SmpUnetPlusPlus, {"decoder_channels": [8] * 3}, "4 to 5 for maps"),

@@ -2,11 +2,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import PixelExpert
 from torch.nn import functional
 
 from fusionlab.errors import InputError
-from fusionlab.models import CentreCrop, Footprint
-from fusionlab.types import Grid
+from fusionlab.models import CentreCrop, Footprint, LateFusion
+from fusionlab.types import Grid, Modality, Schema
 
 
 def test_centre_crop_is_the_published_one():
@@ -51,6 +52,21 @@ def test_footprint_puts_every_pixel_at_its_true_place(rows, columns, gsd, offset
         coarse, Grid(rows, columns, gsd), gsd=10.0, name="s2", offset=torch.tensor([offset])
     )
     torch.testing.assert_close(aligned, ramp(rows, columns, gsd), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fine_offset", [None, (4.0, -3.0)])
+def test_a_coarse_reference_whose_centre_lies_elsewhere_moves_what_is_brought_onto_it(fine_offset):
+    schema = Schema({"fine": Modality(("x",), 1.0), "coarse": Modality(("y",), 10.0)}, ("s", "e"))
+    experts = dict.fromkeys(schema.modalities, PixelExpert)
+    model = LateFusion(schema, experts=experts, reference="coarse", alignment=Footprint)
+    there = torch.ones(1, dtype=torch.bool)
+    offset = {"coarse": torch.tensor([[0.0, 0.5]])}  # the sample's centre is 5 m further east
+    if fine_offset:
+        offset["fine"] = torch.tensor([fine_offset])
+    batch = {"available": {"fine": there, "coarse": there}, "offset": offset}
+    fine = ramp(80, 80, 1.0, centre=fine_offset or (0.0, 0.0))
+    fused = model.fuse({"fine": fine, "coarse": torch.zeros(1, 2, 6, 6)}, batch)
+    torch.testing.assert_close(fused.logits, ramp(6, 6, 10.0, centre=(0.0, 5.0)) / 2)
 
 
 def test_centre_crop_shifts_the_edges_by_just_over_a_metre_and_footprint_does_not():

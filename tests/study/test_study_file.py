@@ -62,7 +62,7 @@ MISTAKES = {
     "output: o\nmembers: [base.yaml]": r"members: expected a name for each.*got a list",
     "output: o\nmembers: {a: []}": r"members\.a names no configuration",
     "output: o\nmembers: {a: erly.yaml}": r"members\.a: \S+erly\.yaml does not exist\. "
-    r"Did you mean early\.yaml\?",
+    r"Did you mean early\.yaml",
     "output: o\nmembers: {a: [3]}": r"members\.a: expected files or settings, got 3",
     "output: o\nmembers: {a/b: base.yaml}": r"'a/b' cannot be the name of a member",
     "output: o\nmembers: {.a: base.yaml}": r"'\.a' cannot be the name",

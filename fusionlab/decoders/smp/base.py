@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from math import log2
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder
 from torch import Tensor, nn
 
 from fusionlab.decoders.base import Decoder
-from fusionlab.errors import InputError
+from fusionlab.errors import InputError, did_you_mean
 from fusionlab.features import Feature
 from fusionlab.norms import accept_single_values
 
@@ -130,11 +129,9 @@ class SmpDecoder(Decoder):
         known = self.options()
         for name in options:
             if name not in known:
-                near = get_close_matches(name, known, n=2)
-                hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
                 raise InputError(
-                    f"The decoder {self.title()} has no option {name!r}.{hint} Its options are "
-                    f"{sorted(known)}."
+                    f"The decoder {self.title()} has no option {name!r}."
+                    f"{did_you_mean(name, known)} Its options are {sorted(known)}."
                 )
         mode = options.get("interpolation_mode", "nearest")
         if mode not in _INTERPOLATIONS:
