@@ -87,6 +87,7 @@ class FusionlabCLI(LightningCLI):
     """LightningCLI with one output folder, data linked to model, self-describing checkpoints."""
 
     def __init__(self, args: list[str]) -> None:
+        self._command = next((arg for arg in args if arg in self.subcommands()), None)
         super().__init__(
             Task,
             DataModule,
@@ -146,6 +147,8 @@ class FusionlabCLI(LightningCLI):
         subcommand: str,
         **kwargs: Any,  # noqa: ANN401
     ) -> LightningArgumentParser:
+        if self._command not in (None, subcommand):
+            return self.init_parser(**kwargs)  # options that nobody asked for take time to gather
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, Parser)
         parser.command = subcommand
@@ -172,7 +175,7 @@ class FusionlabCLI(LightningCLI):
             raise InputError(str(error)) from error
 
     def _parsed(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
-        command = next((arg for arg in args if arg in self.subcommands()), None)
+        command = self._command
         if command is None or asks_for_help(args):
             return parser.parse_args(args)
         settings = read_ahead(args, command)

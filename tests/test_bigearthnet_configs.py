@@ -67,6 +67,7 @@ def fit(*configs: Path, root: Path, more: list[str]) -> FusionlabCLI:
         return run(["fit", *named, "--data.root", str(root), *QUICK, *more])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "small"), SIZES)
 def test_recipes_run(recipe, small, bigearthnet_root, bigearthnet_runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -182,6 +183,7 @@ def test_experts_of_the_demonstration(expert, bigearthnet_root):
     fit(DEMO / f"{expert}.yaml", root=bigearthnet_root, more=lmdb)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "overlay"),
     [

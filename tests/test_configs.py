@@ -231,6 +231,7 @@ def test_there_are_a_dozen_recipes_of_parts():
     assert len(PARTS) >= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", PARTS, ids=lambda path: path.stem)
 def test_recipes_of_parts_are_built(overlay, aerial, capsys):
     files = ["--config", str(COMPOSED), "--config", str(overlay)]

@@ -79,6 +79,7 @@ def check(encoder: str, decoder: str, *, plain: bool) -> None:
         runs(network(encoder, decoder, necks=(NECK,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ALL_DECODERS)
 @pytest.mark.parametrize("encoder", QUICK)
 def test_small_pairs(encoder, decoder):

@@ -127,6 +127,7 @@ def flags(name: str, root: Path) -> list[str]:
     return [*(arg for file in files for arg in ("--config", str(file))), "--data.root", str(root)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FUSIONS, *ALONE])
 def test_members_run(name, root, tmp_path):
     with without_pictures():
