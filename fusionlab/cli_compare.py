@@ -12,6 +12,7 @@ import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +50,14 @@ def compare(args: Sequence[str]) -> int:
         args: ``compare`` and its options.
 
     Returns:
-        The exit status: 0, 1 if a member failed, 2 for input that cannot be used, 130 if the user
-        stopped it.
+        The exit status: 0, 1 if a member failed, 2 for input that cannot be used or if no member
+        finished, 130 if the user stopped it.
 
     Raises:
         SystemExit: after the help, or for other arguments.
     """
     options = _parsed(args[1:])
+    options.command = shlex.join(["fusionlab", *args])
     # Classes of the user's own are found in the folder, as `python -m fusionlab` finds them.
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
@@ -95,6 +97,9 @@ def _parsed(args: Sequence[str]) -> Namespace:
         "beside each other are longer)")  # fmt: skip
     add("--overwrite", action="store_true",
         help="train anew what was trained with other settings than the study has now")  # fmt: skip
+    add("--score", metavar="NAME",
+        help="what ranks the members, such as test/f1_macro; instead of the study's, or of what "
+        "the trainings monitored")  # fmt: skip
     add("--allow-differences", nargs="+", default=[], metavar="KEY",
         help="settings of the data in which members may differ, such as data.augment, or "
         "seed_everything; a key stands for all below it")  # fmt: skip
@@ -114,9 +119,11 @@ def _study(options: Namespace) -> int:
     from fusionlab.study.study_file import read_study
 
     study = read_study(options.config, output=options.output, seeds=options.seeds)
+    if options.score is not None:
+        study = replace(study, score=options.score)
 
     from fusionlab.study.agreement import require_agreement
-    from fusionlab.study.collected import StudyRecord, write_study_record
+    from fusionlab.study.collected import StudyRecord, read_study_record, write_study_record
     from fusionlab.study.members import chosen_members, read_members, runs_of
     from fusionlab.study.runner import Runner
     from fusionlab.study.standing import refuse_changed, standings
@@ -126,15 +133,23 @@ def _study(options: Namespace) -> int:
     allowed = [*study.allow_differences, *options.allow_differences]
     configs = {name: member.config for name, member in members.items()}
     chosen = chosen_members(members, options.members)
-    remarks = require_agreement(
-        {name: configs[name] for name in chosen}, allowed=allowed, where=str(study.file)
-    )
     runs = runs_of(chosen, study, study.seeds)
+    earlier = read_study_record(study.output)
+    seeds = list(dict.fromkeys([*(earlier.seeds if earlier else []), *study.seeds]))
+    # A part of a study is reported on with all of it that is done.
+    every = runs_of(members, study, seeds)
+    state = standings(every)
+    keys = {run.key for run in runs}
+    done_before = [run for run in every if run.key not in keys and state[run.key] == "done"]
+    reported = {run.member for run in [*runs, *done_before]}
+    remarks = require_agreement(
+        {name: config for name, config in configs.items() if name in reported},
+        allowed=allowed,
+        where=str(study.file),
+    )
     with _alone(study.output):
         refuse_changed(runs, standings(runs), overwrite=options.overwrite)
-        record = StudyRecord(
-            study.title, list(members), list(study.seeds), study.score, list(allowed)
-        )
+        record = StudyRecord(study.title, list(members), seeds, study.score, list(allowed))
         write_study_record(study.output, record)
         progress = _progress(runs, options.jobs, study.score)
         runner = Runner(runs, jobs=options.jobs, progress=progress)
@@ -151,34 +166,34 @@ def _study(options: Namespace) -> int:
             return _INTERRUPTED
         finally:
             progress.close()
-        return _report_study(study, runs, runner.failed, remarks)
+        state = standings(every)  # training a member anew undoes those that use it
+        still = [run for run in done_before if state[run.key] == "done"]
+        return _report_study(options, study, [*runs, *still], runner.failed, remarks)
 
 
 def _report_study(
-    study: Study, runs: Sequence[MemberRun], failed: dict[str, str], remarks: Sequence[str]
+    options: Namespace,
+    study: Study,
+    runs: Sequence[MemberRun],
+    failed: dict[str, str],
+    remarks: Sequence[str],
 ) -> int:
+    from fusionlab.study.collected import remarks_on
     from fusionlab.study.finished import read_run
-    from fusionlab.study.record import read_record
 
     order = {name: i for i, name in enumerate(study.members)}
     finished = []
-    for run in sorted(runs, key=lambda run: (order[run.member], study.seeds.index(run.seed))):
+    for run in sorted(runs, key=lambda run: (order[run.member], run.seed)):
         if run.key not in failed:
             try:
                 finished.append(read_run(run.folder, run.member))
             except InputError as error:
                 failed[run.key] = str(error)
-    records = [record for run in runs if (record := read_record(run.folder)) is not None]
-    jobs = max((record.jobs for record in records), default=1)
-    beside = [
-        f"Up to {jobs} runs were trained beside each other, each with its share of the cores: "
-        "their times are longer than those of single ones, and not quite comparable."
-    ]
     if not finished:
         reasons = "".join(f"\n  {key}: {reason}" for key, reason in failed.items())
         raise InputError(f"No run of the study is finished.{reasons}")
-    told = [*remarks, *(beside if jobs > 1 else [])]
-    report = _write(finished, study.output, study.title, failed, told, study.score)
+    told = [*remarks, *remarks_on(finished)]
+    report = _write(options, finished, study.output, study.title, failed, told, study.score)
     if study.trackers:
         from fusionlab.study.tracking import log_report
 
@@ -195,6 +210,7 @@ def _finished(options: Namespace) -> int:
     from fusionlab.study.collected import (
         finished_runs,
         read_study_record,
+        remarks_on,
         require_comparable,
         run_folders,
     )
@@ -209,11 +225,14 @@ def _finished(options: Namespace) -> int:
     remarks = require_comparable(runs, allowed=allowed)
     output = options.output or (options.runs[0] if record else Path("comparison"))
     title = record.title if record else "comparison"
-    _write(runs, output, title, left_out, remarks, record.score if record else None)
+    score = options.score or (record.score if record else None)
+    told = [*remarks, *remarks_on(runs)]
+    _write(options, runs, output, title, left_out, told, score)
     return 0
 
 
 def _write(
+    options: Namespace,
     runs: Sequence[Any],
     folder: Path,
     title: str,
@@ -224,6 +243,7 @@ def _write(
     """Writes the report, and prints the table and where it lies."""
     from fusionlab.study.report import write_report
 
+    _make(folder)
     report = write_report(
         runs,
         folder,
@@ -231,7 +251,7 @@ def _write(
         failed=failed,
         remarks=remarks,
         score=score,
-        command=shlex.join(["fusionlab", *sys.argv[1:]]),
+        command=options.command,
     )
     report.print()
     sys.stdout.write(f"Report: {report.files['html'].resolve()}\n")
@@ -256,6 +276,17 @@ def _progress(runs: Sequence[MemberRun], jobs: int, score: str | None) -> Any:  
     return kind(runs, jobs=jobs, score=score)
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output: the folder {folder} cannot be made: {error.strerror}. Choose another."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--output: nothing can be written to {folder}. Choose another folder.")
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps a second command off a study that is under way; where the system can do that.
@@ -268,7 +299,7 @@ def _alone(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from fusionlab.callbacks.checkpoints import BestCheckpoint
 from fusionlab.callbacks.flops import flops_per_sample
+from fusionlab.errors import InputError
 from fusionlab.tasks import Task
 
 _PACKAGES = ("fusionlab", "torch", "lightning", "torchmetrics", "timm", "numpy")
@@ -37,6 +38,8 @@ class Measures(Callback):
     - ``monitor``: what tells the best epoch: its name, and ``min`` or ``max``.
     - ``shares``: of each modality in the decisions of the validation split, at the best epoch,
       where the model weights modalities; else null.
+    - ``embedding_dim``: width of the embedding that whole samples are decided by, the fused one
+      where several are fused; null where decisions do not come from an embedding.
     - ``device``, ``versions``.
 
     What it knows is saved in checkpoints, so that a resumed run reports all of its epochs. Training
@@ -59,6 +62,7 @@ class Measures(Callback):
         self.best: float | None = None
         self.peak_memory: float | None = None
         self.peak_gpu_memory: float | None = None
+        self.device: str | None = None
         self._since: float | None = None  # when what is timed began; None while it stands still
         self._seconds, self._samples = 0.0, 0
 
@@ -74,6 +78,8 @@ class Measures(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on the GPU's memory counts."""
+        # At the end of a fit the model is back on the CPU.
+        self.device = _device(trainer, pl_module)
         if self.enabled and pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
 
@@ -121,6 +127,7 @@ class Measures(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock."""
         self._since = None
+        self.device = self.device or _device(trainer, pl_module)  # of one with nothing to train
 
     def on_validation_batch_start(
         self,
@@ -174,7 +181,8 @@ class Measures(Callback):
             "mean_val_loss": sum(losses) / len(losses) if losses else None,
             "monitor": _monitor(trainer, pl_module),
             "shares": self.shares and {n: v for n, v in self.shares.items() if math.isfinite(v)},
-            "device": _device(trainer, pl_module),
+            "embedding_dim": _embedding_dim(pl_module),
+            "device": self.device,
             "versions": _versions(),
         }
         self.output.mkdir(parents=True, exist_ok=True)
@@ -230,6 +238,14 @@ def _monitor(trainer: Trainer, pl_module: LightningModule) -> tuple[str, str]:
         if isinstance(callback, BestCheckpoint) and callback.monitor is not None:
             return callback.monitor, callback.mode
     return pl_module.monitor if isinstance(pl_module, Task) else ("val/loss", "min")
+
+
+def _embedding_dim(pl_module: LightningModule) -> int | None:
+    try:
+        found = getattr(getattr(pl_module, "model", None), "embedding_dim", None)
+    except InputError:  # it says so where it has none
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _size(batch: Any) -> int:  # noqa: ANN401

@@ -94,13 +94,13 @@ def require_agreement(
     Raises:
         InputError: a table of what differs: key, and values with their members.
     """
-    found = list(datanested_differences(configs))
+    found = list(data_differences(configs))
     refused = [d for d in found if not _is_allowed(d.key, allowed)]
     if refused:
         raise InputError(refusal(refused, where=where))
     return [
         *(f"Data differ, as allowed: {difference}" for difference in found),
-        *(f"Not identical: {difference}" for difference in trainingnested_differences(configs)),
+        *(f"Not identical: {difference}" for difference in training_differences(configs)),
     ]
 
 
@@ -121,7 +121,7 @@ def refusal(differences: Sequence[Difference], *, where: str) -> str:
     )
 
 
-def datanested_differences(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+def data_differences(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
     """What differs in data: those of training, validation and test, in the order of the file."""
     parts, chosen = {}, {}
     for member, config in configs.items():
@@ -138,7 +138,7 @@ def datanested_differences(configs: Mapping[str, Mapping[str, Any]]) -> Iterator
         yield from nested_differences(values, f"trainer.{name}")
 
 
-def trainingnested_differences(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+def training_differences(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
     """What differs in how members are trained, apart from the model itself."""
 
     def section(config: Mapping[str, Any], name: str, without: frozenset[str]) -> dict[str, Any]:

@@ -53,21 +53,23 @@ def read_study_record(folder: Path) -> StudyRecord | None:
 
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
-    """Folders of runs: those given, and in the place of a study's folder those of its runs.
+    """Folders of runs: those given, and in the place of other folders those of the runs in them.
 
-    Files, and folders that hold a comparison only, are left out, for a pattern such as ``runs/*``
-    finds them too.
+    A study's folder stands for its runs, a folder of folders such as ``runs/flair2`` for the runs
+    and studies in it. Files, and folders that hold a comparison only, are left out, for a pattern
+    such as ``runs/*`` finds them too.
 
     Raises:
         InputError: for a path that does not exist.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist. Name folders of runs, or of a study.")
         if path.is_dir():
-            found |= dict.fromkeys(_folders_in(path))
-    return list(found)
+            for folder in _folders_in(path, below=1):
+                found.setdefault(folder.resolve(), folder)  # named once, however it was written
+    return list(found.values())
 
 
 def finished_runs(
@@ -97,6 +99,13 @@ def finished_runs(
     ]
     if not wanted:
         every = unfinished | unread
+        if runs:
+            members_known = ", ".join(dict.fromkeys(run.member for run in runs))
+            seeds_known = ", ".join(dict.fromkeys(str(run.seed) for run in runs))
+            raise InputError(
+                f"No finished run of the members and seeds asked for. Members: {members_known}; "
+                f"seeds: {seeds_known}."
+            )
         reasons = "".join(f"\n  {reason}" for reason in list(every.values())[:3])
         raise InputError(f"No finished run to compare in {len(folders)} folders.{reasons}")
     return wanted, unfinished | unread
@@ -151,18 +160,58 @@ def _test_data(folder: Path) -> dict[str, Any] | None:
     return {**data, "init_args": arguments}
 
 
-def _folders_in(path: Path) -> Iterator[Path]:
-    """The folder itself, or those of the runs in it."""
+def remarks_on(runs: Sequence[FinishedRun]) -> list[str]:
+    """What the report must say of runs beside how they were configured."""
+    records = [record for run in runs if (record := read_record(run.folder)) is not None]
+    jobs = max((record.jobs for record in records), default=1)
+    beside = (
+        f"Up to {jobs} runs were trained beside each other, each with its share of the cores: "
+        "their times are longer than those of single ones, and not quite comparable."
+    )
+    return [*([beside] if jobs > 1 else []), *_other_samples(runs)]
+
+
+def _other_samples(runs: Sequence[FinishedRun]) -> list[str]:
+    """Whether members were tested on other samples, as far as their numbers per class tell."""
+    members: dict[tuple[str, ...], list[str]] = {}
+    for run in runs:
+        support = run.per_class.get(f"{run.stage}/support")
+        if support:
+            counts = tuple(f"{name}: {count:.0f}" for name, count in sorted(support.items())
+                           if count is not None)  # fmt: skip
+            members.setdefault(counts, [])
+            if run.member not in members[counts]:
+                members[counts].append(run.member)
+    if len(members) < 2:
+        return []
+    told = " | ".join(
+        f"{', '.join(counts[:4])}{' …' * (len(counts) > 4)} ({', '.join(who)})"
+        for counts, who in members.items()
+    )
+    return [
+        f"Not all were tested on the same samples, so their scores are not comparable: {told}. "
+        "Are there samples that lack a modality?"
+    ]
+
+
+def _folders_in(path: Path, *, below: int) -> Iterator[Path]:
+    """The folder itself, or those of the runs in it, so many levels down."""
     record = read_study_record(path)
-    seeds = sorted(path.glob("seed_*"), key=_number)
+    seeds = sorted((p for p in path.glob("seed_*") if p.is_dir()), key=_number)
     if record is not None or (seeds and not (path / "config.yaml").is_file()):
         names = dict.fromkeys(record.members if record else [])
-        names |= dict.fromkeys(p.name for seed in seeds for p in sorted(seed.iterdir()))
+        names |= dict.fromkeys(p.name for seed in seeds for p in sorted(seed.glob("[!.]*")))
         for name in names:
             for seed in seeds:
                 # Beside runs there may be what they share.
                 if (seed / name / "config.yaml").is_file() or read_record(seed / name):
                     yield seed / name
+        return
+    inside = [p for p in sorted(path.iterdir()) if p.is_dir()] if below else []
+    inside = [p for p in inside if (p / "config.yaml").is_file() or read_study_record(p)]
+    if inside and not (path / "config.yaml").is_file():
+        for folder in inside:
+            yield from _folders_in(folder, below=0)
     elif (path / "config.yaml").is_file() or not (path / "comparison.json").is_file():
         yield path
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from fusionlab.errors import InputError
+from fusionlab.study.record import read_record
 from fusionlab.study.scores import better, default_score, quantity, split_per_class
 
 Curve = list[tuple[float, float]]
@@ -135,7 +136,7 @@ def _named_apart(runs: list[FinishedRun]) -> list[FinishedRun]:
     folders = [run.folder.resolve().name if run.member in clashing else run.member for run in runs]
     if len({(name, run.seed) for name, run in zip(folders, runs, strict=True)}) == len(runs):
         names = folders  # such as `fused` and `fused_seed0`, both of seed 0
-    parents = [run.folder.resolve().parents for run in runs]
+    parents = [_places(run.folder.resolve()) for run in runs]
     for depth in range(max(map(len, parents), default=0)):
         keys = [(name, run.seed) for name, run in zip(names, runs, strict=True)]
         if len(set(keys)) == len(keys):
@@ -144,6 +145,12 @@ def _named_apart(runs: list[FinishedRun]) -> list[FinishedRun]:
             if run.member in clashing and depth < len(parents[i]):
                 names[i] = f"{parents[i][depth].name}/{names[i]}"
     return [replace(run, member=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _places(folder: Path) -> list[Path]:
+    """The folders that a run lies in; of a study the study's, not those of its seeds."""
+    in_study = read_record(folder) is not None and folder.parent.name.startswith("seed_")
+    return list(folder.parents)[in_study:]
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -167,9 +167,10 @@ class Runner:
         trained = record is not None and record.state != "training"
         goes_on = record is not None and record.digest == run.digest and record.needs == needs
         if record is not None and goes_on and (trained or (run.folder / "last.ckpt").is_file()):
-            return note(run.folder, jobs=max(record.jobs, self.jobs))
+            # Paths are those of today: the study may have been moved since.
+            return note(run.folder, jobs=max(record.jobs, self.jobs), config=run.config)
         if record is not None:
-            shutil.rmtree(run.folder)
+            _remove(run.folder)
         new = Record(
             member=run.member,
             seed=run.seed,
@@ -249,6 +250,15 @@ class Runner:
 
     def _alive(self) -> bool:
         return any(running.process.poll() is None for running in self._running.values())
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder; what is left if this is stopped is not taken for a run."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    if hidden.exists():
+        shutil.rmtree(hidden)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def environment(jobs: int, slot: int, *, one_gpu: bool = True) -> dict[str, str]:

@@ -71,9 +71,11 @@ class SupervisedTask(Task):
     """Trains and tests a model by comparing its answers with a target.
 
     Logs ``{train,val,test}/loss``, and for val and test what the metric computes; while training,
-    ``train/loss_<name>`` of auxiliary heads that have a name. A model that weights modalities also
-    logs ``share/<modality>`` and, where there are classes, ``share/<modality>/<class>``: its mean
-    share where that class is predicted; or ``share/<modality>/<variable>`` of several variables.
+    ``train/loss_<name>`` of auxiliary heads that have a name. Losses of the training are logged for
+    steps (``train/loss_step``) and as their mean over an epoch (``train/loss_epoch``). A model that
+    weights modalities also logs ``share/<modality>`` and, where there are classes,
+    ``share/<modality>/<class>``: its mean share where that class is predicted; or
+    ``share/<modality>/<variable>`` of several variables.
 
     A training sample of which none of the model's modalities is available takes no part in the
     loss. In an evaluation it counts: it has to be answered too.
@@ -198,9 +200,12 @@ class SupervisedTask(Task):
             weight = self.auxiliary_weight if own_weight is None else own_weight
             loss = loss + weight * auxiliary
             if name:
-                self.log(f"train/loss_{name}", auxiliary, batch_size=len(target))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
+                self._log_training(f"train/loss_{name}", auxiliary, len(target))
+        self._log_training("train/loss", loss, len(target), prog_bar=True)
         return loss
+
+    def _log_training(self, name: str, loss: Tensor, size: int, *, prog_bar: bool = False) -> None:
+        self.log(name, loss, prog_bar=prog_bar, on_step=True, on_epoch=True, batch_size=size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Updates the metrics; returns what is ``predicted`` for whoever draws it."""

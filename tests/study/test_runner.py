@@ -195,6 +195,25 @@ def test_stopped_and_started_again(tmp_path):
     assert not [line for line in again.lines if line.startswith("sentinel2, seed 0: epoch 1/")]
 
 
+def test_a_half_done_study_goes_on_where_it_was_moved_to(tmp_path):
+    members = {"aerial": {"hangs": 1}}
+    study = Study(tmp_path / "here", members)
+    for run in study.runs:
+        run.config["output"] = str(run.folder)
+    (tmp_path / "here").mkdir()
+    interrupt_when(study.runs[0].folder / "hung")
+    with pytest.raises(KeyboardInterrupt):
+        study()
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = Study(tmp_path / "there", members)
+    for run in moved.runs:
+        run.config["output"] = str(run.folder)
+    assert moved().failed == {}
+    assert not (tmp_path / "here").exists()
+    assert read_record(moved.runs[0].folder).config["output"] == str(moved.runs[0].folder)
+    assert moved.states() == {"aerial/0": "done"}
+
+
 def test_a_run_without_a_checkpoint_begins_anew_in_an_empty_folder(tmp_path):
     members = {"aerial": {"hangs": 0}}
     study = Study(tmp_path, members)
