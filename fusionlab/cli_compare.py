@@ -122,7 +122,7 @@ def _study(options: Namespace) -> int:
     if options.score is not None:
         study = replace(study, score=options.score)
 
-    from fusionlab.study.agreement import require_agreement
+    from fusionlab.study.agreement import require_agreement, require_one_seed
     from fusionlab.study.collected import StudyRecord, read_study_record, write_study_record
     from fusionlab.study.members import chosen_members, read_members, runs_of
     from fusionlab.study.runner import Runner
@@ -142,11 +142,12 @@ def _study(options: Namespace) -> int:
     keys = {run.key for run in runs}
     done_before = [run for run in every if run.key not in keys and state[run.key] == "done"]
     reported = {run.member for run in [*runs, *done_before]}
-    remarks = require_agreement(
-        {name: config for name, config in configs.items() if name in reported},
-        allowed=allowed,
-        where=str(study.file),
-    )
+    compared = {name: config for name, config in configs.items() if name in reported}
+    where = str(study.file)
+    remarks = [
+        *require_agreement(compared, allowed=allowed, where=where),
+        *require_one_seed(compared, allowed=allowed, where=where),
+    ]
     with _alone(study.output):
         refuse_changed(runs, standings(runs), overwrite=options.overwrite)
         record = StudyRecord(study.title, list(members), seeds, study.score, list(allowed))

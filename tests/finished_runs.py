@@ -76,11 +76,11 @@ def study(members=STRATEGIES, seeds=(0, 1, 2), classes=LAND_COVER, epochs=5) -> 
                 share = float(rng.uniform(0.2, 0.8))
                 scores |= {"share/rgb": share, "share/lidar": 1 - share}
             curves = {
-                f"{stage}/loss": [
+                name: [
                     (e, f * math.exp(-e * level) * float(rng.uniform(0.9, 1.1)))
                     for e in range(1, epochs + 1)
                 ]
-                for stage, f in (("train", 1.0), ("val", 1.1))
+                for name, f in (("train/loss_epoch", 1.0), ("val/loss", 1.1))
             }
             curves["val/miou"] = [(e, level * e / epochs) for e in range(1, epochs + 1)]
             losses = [value for _, value in curves["val/loss"]]

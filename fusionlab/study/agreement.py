@@ -44,6 +44,9 @@ TRAINER_DISPLAY: Final = frozenset(
 )
 """Options of the trainer that change what is shown and logged."""
 
+SEED: Final = "seed_everything"
+"""The setting of the seed."""
+
 _DATA = "data.init_args"
 _ABSENT: Final = object()
 _WIDTH = 48
@@ -102,6 +105,29 @@ def require_agreement(
         *(f"Data differ, as allowed: {difference}" for difference in found),
         *(f"Not identical: {difference}" for difference in training_differences(configs)),
     ]
+
+
+def require_one_seed(
+    configs: Mapping[str, Mapping[str, Any]], *, allowed: Sequence[str], where: str
+) -> list[str]:
+    """Refuses members whose files name different seeds: a study trains all with those of its own.
+
+    Args:
+        configs: whole configurations by member.
+        allowed: may hold ``seed_everything``.
+        where: what holds the members, for the message.
+
+    Returns:
+        A remark for the report where they differ and may.
+
+    Raises:
+        InputError: with the seeds and their members.
+    """
+    seeds = {name: config.get(SEED) for name, config in configs.items()}
+    found = list(nested_differences(seeds, SEED))
+    if found and not _is_allowed(SEED, allowed):
+        raise InputError(refusal(found, where=where))
+    return [f"Members name other seeds, in place of which the study's are used: {d}" for d in found]
 
 
 def refusal(differences: Sequence[Difference], *, where: str) -> str:

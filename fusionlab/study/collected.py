@@ -11,12 +11,11 @@ from typing import Any
 import yaml
 
 from fusionlab.errors import InputError
-from fusionlab.study.agreement import Difference, refusal, require_agreement
+from fusionlab.study.agreement import SEED, Difference, refusal, require_agreement
 from fusionlab.study.finished import FinishedRun, read_runs
 from fusionlab.study.record import read_record
 
 _FILE = "study.json"
-_SEED = "seed_everything"
 
 
 @dataclass(frozen=True)
@@ -99,15 +98,13 @@ def finished_runs(
     ]
     if not wanted:
         every = unfinished | unread
-        if runs:
-            members_known = ", ".join(dict.fromkeys(run.member for run in runs))
-            seeds_known = ", ".join(dict.fromkeys(str(run.seed) for run in runs))
-            raise InputError(
-                f"No finished run of the members and seeds asked for. Members: {members_known}; "
-                f"seeds: {seeds_known}."
-            )
         reasons = "".join(f"\n  {reason}" for reason in list(every.values())[:3])
-        raise InputError(f"No finished run to compare in {len(folders)} folders.{reasons}")
+        there = ""
+        if runs:
+            of = ", ".join(dict.fromkeys(run.member for run in runs))
+            with_ = ", ".join(dict.fromkeys(str(run.seed) for run in runs))
+            there = f" Finished are the members {of} with the seeds {with_}."
+        raise InputError(f"No finished run to compare in {len(folders)} folders.{there}{reasons}")
     return wanted, unfinished | unread
 
 
@@ -133,8 +130,8 @@ def require_comparable(runs: Sequence[FinishedRun], *, allowed: Sequence[str]) -
     by_member = {member: ", ".join(sorted(of)) for member, of in seeds.items()}
     remarks = []
     if len(set(by_member.values())) > 1:
-        difference = Difference(_SEED, by_member)
-        if not {_SEED, "seed", "seeds"} & set(allowed):
+        difference = Difference(SEED, by_member)
+        if not {SEED, "seed", "seeds"} & set(allowed):
             raise InputError(refusal([difference], where="The runs"))
         remarks.append(f"Seeds differ, as allowed: {difference}")
     remarks += require_agreement(named, allowed=allowed, where="The runs")

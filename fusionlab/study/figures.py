@@ -21,7 +21,10 @@ from fusionlab.study.scores import is_count, is_fraction, is_share, label, quant
 from fusionlab.study.table import Comparison, Statistic, statistic
 
 _COSTS = {"total_parameters": "parameters", "flops_per_sample": "FLOPs per sample"}
-_STAGE_NAMES = {"train": "training", "val": "validation", "test": "test"}
+_TRAINING_LOSS = "train/loss_epoch"
+"""Means over epochs. Single steps, as other logs hold them, are no curve to compare."""
+_OF_CLASSES = {"accuracy": "f1", "miou": "iou"}
+"""What single classes have in the place of a score over all."""
 _DETAILED = ("iou", "ap", "f1", "rmse", "mae")
 """Scores of single classes, the one to draw first."""
 
@@ -45,9 +48,9 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
 
 
 def drawn_class_score(comparison: Comparison) -> str | None:
-    """Which score of single classes is drawn, without stage: the ranking one's own if it is there.
+    """Which score of single classes is drawn, without stage: that of the ranking one if there.
 
-    None if there is none.
+    That is F1 for F1 and accuracy, average precision for it, IoU for mIoU. None if there is none.
     """
     found = {
         quantity(name): None
@@ -56,23 +59,27 @@ def drawn_class_score(comparison: Comparison) -> str | None:
         for name in run.per_class
     }
     names = [name for name in found if not is_count(name) and not is_share(name)]
-    own = comparison.score.removeprefix("m").partition("_")[0]  # miou: iou, ap_macro: ap
-    order = [comparison.score, own, *_DETAILED, *names]
+    own = [_OF_CLASSES.get(word, word) for word in comparison.score.split("_")]  # ap_macro: ap
+    order = [comparison.score, *own, *_DETAILED, *names]
     return next((name for name in order if name in names), None)
 
 
 def _curves(comparison: Comparison) -> Figure | None:
     panels = {}
     score = comparison.score
-    for stage, name in (("train", "loss"), ("val", "loss"), ("val", score)):
+    for title, name in (
+        ("training: loss", _TRAINING_LOSS),
+        ("validation: loss", "val/loss"),
+        (f"validation: {label(score)}", f"val/{score}"),
+    ):
         factor = 100.0 if is_fraction(name) else 1.0
         panel = {
             member: curves
             for member, runs in comparison.runs.items()
-            if any(curves := [_scaled(run.curves.get(f"{stage}/{name}"), factor) for run in runs])
+            if any(curves := [_scaled(run.curves.get(name), factor) for run in runs])
         }
         if panel:
-            panels[f"{_STAGE_NAMES[stage]}: {label(name)}"] = panel
+            panels[title] = panel
     return comparison_curves_chart(panels) if panels else None
 
 
@@ -84,10 +91,7 @@ def _per_class(comparison: Comparison) -> Figure | None:
     score = drawn_class_score(comparison)
     if score is None:
         return None
-    values = {
-        row.member: _class_statistics(comparison.runs[row.member], f"{row.stage}/{score}")
-        for row in comparison.rows
-    }
+    values = class_statistics(comparison, score)
     classes = list(dict.fromkeys(name for by_class in values.values() for name in by_class))
     bars = {
         member: (
@@ -100,7 +104,20 @@ def _per_class(comparison: Comparison) -> Figure | None:
     return class_scores_chart(bars, classes, x_label=label(score), percent=is_fraction(score))
 
 
-def _class_statistics(runs: Sequence[FinishedRun], score: str) -> dict[str, Statistic | None]:
+def class_statistics(comparison: Comparison, score: str) -> dict[str, dict[str, Statistic | None]]:
+    """A score of every class or variable over the seeds, by member.
+
+    Args:
+        comparison: the members.
+        score: of single classes, without stage.
+    """
+    return {
+        row.member: _of_classes(comparison.runs[row.member], f"{row.stage}/{score}")
+        for row in comparison.rows
+    }
+
+
+def _of_classes(runs: Sequence[FinishedRun], score: str) -> dict[str, Statistic | None]:
     names = dict.fromkeys(name for run in runs for name in run.per_class.get(score, {}))
     return {
         name: statistic(run.per_class.get(score, {}).get(name) for run in runs) for name in names

@@ -36,7 +36,8 @@ class FinishedRun:
             ``best_val_loss``, ``mean_val_loss`` and ``trained_parameters`` is not in its file is
             taken from the logged values and the scores; the rest may be missing.
         curves: per logged column of training and validation, values by epochs trained: 1 is the
-            end of the first epoch. Values of a training step are averaged over an epoch.
+            end of the first epoch. ``train/…_epoch`` is the mean over all steps of an epoch; what
+            was logged for single steps only is averaged over those that were.
         scores: by ``<stage>/<score>``, None where there was nothing to score.
         per_class: by ``<stage>/<score>``, those of single classes or variables.
         stage: ``test``, or ``val`` if the run was never tested.
@@ -280,7 +281,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
                 values = {
-                    name.removesuffix("_epoch"): float(text)
+                    name if name.startswith("train/") else name.removesuffix("_epoch"): float(text)
                     for name, text in row.items()
                     if text and name and name.startswith(("train/", "val/"))
                     and not (name.endswith("_step") and f"{name[:-5]}_epoch" in row)

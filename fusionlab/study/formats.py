@@ -30,20 +30,37 @@ def seeds_text(row: MemberRow) -> str:
     return f"{len(row.seeds)}{note}"
 
 
-def markdown(comparison: Comparison, significance: Significance | None = None) -> str:
-    """The comparison as Markdown: the table, all scores, the tests; the best member in bold.
+def markdown(
+    comparison: Comparison,
+    significance: Significance | None = None,
+    *,
+    remarks: Sequence[str] = (),
+    failed: Mapping[str, str] | None = None,
+) -> str:
+    """The comparison as Markdown: the table, remarks, all scores, the tests; the best in bold.
 
     Args:
         comparison: what to write.
         significance: the tests of its ranking score, if there are any.
+        remarks: on how far the terms were the same.
+        failed: members or runs that are not there, with the reason.
     """
     parts = [_markdown_table(comparison, comparison.columns)]
+    if told := _caveats(comparison, remarks, failed or {}):
+        parts.append("\n".join(f"- {_plain(line)}" for line in told))
     if len(comparison.score_columns) > 2:
         parts += ["All scores:", _markdown_table(comparison, comparison.score_columns)]
-    parts += [f"- {_plain(remark)}" for remark in comparison.remarks]
     if significance is not None:
         parts += [_plain(line) for line in (*significance.sentences(), *significance.limits())]
     return "\n\n".join(parts) + "\n"
+
+
+def _caveats(
+    comparison: Comparison, remarks: Sequence[str], failed: Mapping[str, str]
+) -> list[str]:
+    """All that a reader of the table must know, members that are not in it first."""
+    missing = [f"Not compared: {n}: {(r.splitlines() or [''])[0]}" for n, r in failed.items()]
+    return [*missing, *remarks, *comparison.remarks]
 
 
 def _markdown_table(comparison: Comparison, columns: Sequence[Column]) -> str:
@@ -175,11 +192,23 @@ def _finite(value: Any) -> Any:  # noqa: ANN401
     return value if isinstance(value, str | int | bool | None) else str(value)
 
 
-def print_comparison(comparison: Comparison, significance: Significance | None) -> None:
-    """Prints what the members reach, what they cost, and what the tests say.
+def print_comparison(
+    comparison: Comparison,
+    significance: Significance | None,
+    *,
+    remarks: Sequence[str] = (),
+    failed: Mapping[str, str] | None = None,
+) -> None:
+    """Prints what the members reach, what they cost, what is remarked, and what the tests say.
 
     A file gets every row in one line, without colours; a terminal that is too narrow gets names in
     several lines, never numbers.
+
+    Args:
+        comparison: what to print.
+        significance: the tests of its ranking score, if there are any.
+        remarks: on how far the terms were the same.
+        failed: members or runs that are not there, with the reason.
     """
     console = get_console()
     if not console.is_terminal:
@@ -187,6 +216,10 @@ def print_comparison(comparison: Comparison, significance: Significance | None) 
     for title, columns in column_groups(comparison).items():
         console.print()
         console.print(_table(title, comparison, columns), crop=False)
+    if told := _caveats(comparison, remarks, failed or {}):
+        console.print()
+        for line in told:
+            console.print(Text(f"- {line}"))
     if significance is not None:
         console.print()
         for line in significance.sentences():
@@ -212,9 +245,11 @@ def _table(title: str, comparison: Comparison, columns: Sequence[Column]) -> Tab
     for i, name in enumerate(head):
         width = max(len(cells[i]) for cells in rows)
         table.add_column(Text(name), justify="right", overflow="fold", min_width=width)
+    marked = {0, 2} if columns[0].key == comparison.score else {0}
     for row, cells in zip(comparison.rows, rows, strict=True):
-        style = "bold" if row.rank == 1 else ""
-        table.add_row(*[Text(cell, style) for cell in (row.member, *cells)])
+        bold = marked if row.rank == 1 else set()
+        line = (row.member, *cells)
+        table.add_row(*[Text(c, "bold" if i in bold else "") for i, c in enumerate(line)])
     return table
 
 

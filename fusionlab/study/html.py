@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-from fusionlab.study.figures import drawn_class_score
+from fusionlab.study.figures import class_statistics, drawn_class_score
 from fusionlab.study.formats import (
     all_columns,
     column_groups,
@@ -59,7 +59,7 @@ class Page:
             "significance": ("Is the best really better?", self._significance()),
             "seeds": ("Spread over seeds", self._figure("seeds")),
             "curves": ("Training", self._figure("curves")),
-            "per-class": ("By class", self._figure("per_class")),
+            "per-class": ("By class", self._by_class()),
             "shares": ("What each modality decides", self._figure("shares")),
             "trade-off": ("Score and cost", self._figure("trade_off")),
             "failed": ("Not compared", self._failed()),
@@ -114,17 +114,21 @@ class Page:
         if other:
             lines = [[(key, None), ("\n".join(values), None)] for key, values in other]
             table = _table(("setting", "values"), lines, kind="text", caption="")
+            number = "1 setting" if len(other) == 1 else f"{len(other)} settings"
             parts.append(
-                f"<details><summary>{len(other)} settings besides the model are not the same for "
-                f"all members</summary>{table}</details>"
+                f"<details><summary>{number} besides the model {'is' if len(other) == 1 else 'are'}"
+                f" not the same for all members</summary>{table}</details>"
             )
         return "\n".join(parts)
 
     def _table(self) -> str:
         comparison = self.comparison
         caption = "Mean ± standard deviation over seeds; the best is bold."
-        groups = column_groups(comparison)
-        parts = [self._members(c, caption if t == "Scores" else "") for t, c in groups.items()]
+        parts = []
+        for title, columns in column_groups(comparison).items():
+            told = [caption] if title == "Scores" else []
+            told += [f"{_unit_free(c.label)}: {c.note}." for c in columns if c.note]
+            parts.append(self._members(columns, " ".join(told)))
         shown = {column.key for column in comparison.columns}
         if any(column.key not in shown for column in all_columns(comparison)):
             table = self._members(comparison.score_columns, "")
@@ -137,8 +141,28 @@ class Page:
             [(row.member, None), (seeds_text(row), float(len(row.seeds))), *_cells(row, columns)]
             for row in self.comparison.rows
         ]
-        best = [row.rank == 1 for row in self.comparison.rows]
+        bold = (0, 2) if columns[0].key == self.comparison.score else (0,)
+        best = {i: bold for i, row in enumerate(self.comparison.rows) if row.rank == 1}
         return _table(head, rows, kind="sortable", caption=caption, best=best)
+
+    def _by_class(self) -> str:
+        """The chart, and its numbers."""
+        score = drawn_class_score(self.comparison)
+        if score is None:
+            return ""
+        column = Column(score, label(score), "score")
+        values = {m: of for m, of in class_statistics(self.comparison, score).items() if of}
+        classes = dict.fromkeys(name for of in values.values() for name in of)
+        rows = [
+            [(name, None), *(_cell(column, of.get(name)) for of in values.values())]
+            for name in classes
+        ]
+        caption = f"{column.label}: mean ± standard deviation over seeds."
+        table = _table(("class", *values), rows, kind="sortable", caption=caption)
+        return (
+            f"{self._figure('per_class')}\n"
+            f"<details><summary>{escape(column.label)} of every class</summary>{table}</details>"
+        )
 
     def _significance(self) -> str:
         tests = self.significance
@@ -224,11 +248,17 @@ class Page:
 
 
 def _cells(row: MemberRow, columns: Sequence[Column]) -> list[Cell]:
-    cells: list[Cell] = []
-    for column in columns:
-        value = row.values.get(column.key)
-        cells.append((column.text(value), float("nan") if value is None else value.mean))
-    return cells
+    return [_cell(column, row.values.get(column.key)) for column in columns]
+
+
+def _cell(column: Column, value: Statistic | None) -> Cell:
+    return column.text(value), float("nan") if value is None else value.mean
+
+
+def _unit_free(heading: str) -> str:
+    """A heading with its unit in brackets, for it stands in a sentence."""
+    name, comma, unit = heading.partition(", ")
+    return f"{name} ({unit})" if comma else name
 
 
 def _named(column: Column, value: Statistic | None) -> str:
@@ -242,18 +272,18 @@ def _table(
     *,
     kind: str,
     caption: str,
-    best: Sequence[bool] = (),
+    best: Mapping[int, Collection[int]] | None = None,
 ) -> str:
-    """A table whose first column names the rows."""
+    """A table whose first column names the rows; the best cells by the number of their row."""
     lines = []
     for i, cells in enumerate(rows):
         (first, _), *others = cells
+        marks = [' class="best"' if j in (best or {}).get(i, ()) else "" for j in range(len(cells))]
         inner = "".join(
-            f"<td{_value(number)}>{escape(text).replace(chr(10), '<br>')}</td>"
-            for text, number in others
+            f"<td{mark}{_value(number)}>{escape(text).replace(chr(10), '<br>')}</td>"
+            for mark, (text, number) in zip(marks[1:], others, strict=True)
         )
-        mark = ' class="best"' if best and best[i] else ""
-        lines.append(f'<tr{mark}><th scope="row">{escape(first)}</th>{inner}</tr>')
+        lines.append(f'<tr><th scope="row"{marks[0]}>{escape(first)}</th>{inner}</tr>')
     heading = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     top = f"<thead><tr>{heading}</tr></thead>" if any(head) else ""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""

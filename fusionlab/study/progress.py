@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from fusionlab.study.members import MemberRun
+from fusionlab.study.scores import default_ranking, rankable, split_per_class
 from fusionlab.study.study_file import or_known
 
 
@@ -77,7 +78,7 @@ class Progress:
     Args:
         runs: all of the study, done or not.
         jobs: how many run beside each other.
-        score: what to tell of a finished run; None for what its training monitored.
+        score: what to tell of a finished run; None for what ranks the report by default.
         write: takes a line.
     """
 
@@ -285,8 +286,10 @@ def score_of(run: MemberRun, score: str | None) -> str | None:
         scores = json.loads((run.folder / "test_metrics.json").read_text())
         if score is None:
             monitored = json.loads((run.folder / "measures.json").read_text())["monitor"][0]
-            score = f"test/{monitored.partition('/')[-1]}"
-    except (OSError, ValueError, KeyError, TypeError):
+            score = default_ranking(rankable(split_per_class(scores)[0], "test"), monitored)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if score is None:
         return None
     name = score if score in scores else f"test/{score}"
     if name not in scores:

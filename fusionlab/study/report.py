@@ -6,7 +6,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -48,16 +48,22 @@ class Report:
             was something for.
         comparison: what it shows.
         significance: tests of the ranking score; None where no member has one.
+        remarks: on how far the terms of the members were the same.
+        failed: members or runs that are not there, with the reason.
     """
 
     folder: Path
     files: Mapping[str, Path]
     comparison: Comparison
     significance: Significance | None
+    remarks: Sequence[str] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def print(self) -> None:
-        """Prints the tables and what the tests say."""
-        print_comparison(self.comparison, self.significance)
+        """Prints the tables, what is remarked, and what the tests say."""
+        print_comparison(
+            self.comparison, self.significance, remarks=self.remarks, failed=self.failed
+        )
 
 
 def write_report(
@@ -82,36 +88,39 @@ def write_report(
         title: of the page.
         failed: members or runs that are not there, with the reason.
         remarks: on how far the terms of the members were the same.
-        score: what ranks the members; what the trainings monitored if not given.
+        score: what ranks the members, see `compare`; what the trainings monitored if not given.
         command: that makes the report again, to be shown.
 
     Raises:
         InputError: see `compare`; or if the folder cannot be written into.
     """
+    failed = dict(failed or {})
     comparison = compare(runs, score)
     significance = _tests(comparison)
+    text = markdown(comparison, significance, remarks=remarks, failed=failed)
     pictures = {name: _png(figure) for name, figure in comparison_figures(comparison).items()}
     page = Page(
         title=title,
         comparison=comparison,
         significance=significance,
         figures=pictures,
-        failed=dict(failed or {}),
+        failed=failed,
         remarks=tuple(remarks),
         command=command,
         version=fusionlab.__version__,
     )
     contents: dict[str, bytes] = {
-        "markdown": f"# {title}\n\n{markdown(comparison, significance)}".encode(),
+        "markdown": f"# {title}\n\n{text}".encode(),
         "csv": table_csv(comparison).encode(),
         "per_class_csv": per_class_csv(comparison).encode(),
         "json": as_json(
-            comparison, significance, folder=folder, failed=failed or {}, remarks=remarks
+            comparison, significance, folder=folder, failed=failed, remarks=remarks
         ).encode(),
         **pictures,
         "html": page.html().encode(),
     }
-    return Report(folder, _put(contents, folder), comparison, significance)
+    files = _put(contents, folder)
+    return Report(folder, files, comparison, significance, tuple(remarks), failed)
 
 
 def _tests(comparison: Comparison) -> Significance | None:

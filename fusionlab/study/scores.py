@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 Direction = Literal["max", "min", "zero"]
@@ -99,13 +99,49 @@ def default_score(names: Sequence[str], monitored: str | None) -> str | None:
     return next((name for name in ranking if name in names), None)
 
 
+def default_ranking(names: Sequence[str], monitored: str | None) -> str | None:
+    """What ranks runs in a report if nobody says so: as `default_score`, the loss as a last resort.
+
+    Losses of other tasks or settings cannot be compared, so that the loss ranks only where there
+    is no other score, even if the training monitored it.
+
+    Args:
+        names: of the scores that there are, without stage.
+        monitored: what the training chose its best epoch by, if known.
+    """
+    others = [name for name in names if name != "loss"]
+    return default_score(others or names, monitored)
+
+
+def rankable(names: Iterable[str], stage: str) -> list[str]:
+    """Of scores over all, the names without stage of those that could rank: no counts, no shares.
+
+    Args:
+        names: ``<stage>/<score>``.
+        stage: of the scores that are wanted.
+    """
+    plain = [quantity(name) for name in names if name.startswith(f"{stage}/")]
+    return [name for name in plain if not is_count(name) and not is_share(name)]
+
+
 def number(value: float | None, name: str, *, digits: int = 4) -> str:
     """A score as it is written: percent to two decimals, others to some significant digits."""
     if value is None or math.isnan(value):
         return "–"
     if is_fraction(name):
         return f"{100 * value:.2f}"
-    return f"{value:.{digits}g}"
+    return significant(value, f".{digits}g")
+
+
+def significant(value: float, form: str) -> str:
+    """A number in significant digits, and all digits before the point of a large one.
+
+    Args:
+        value: to write.
+        form: how, such as ``.3g``, ``#.3g`` (with zeros at the end) or ``+.3g`` (with its sign).
+    """
+    text = format(value, form).removesuffix(".")
+    return format(value, f"{'+' * form.startswith('+')},.0f") if "e+" in text else text
 
 
 def split_per_class(

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from fusionlab.errors import InputError
-from fusionlab.study.scores import better, direction, is_fraction, label, quantity
+from fusionlab.study.scores import better, direction, is_fraction, label, quantity, significant
 
 LEVEL = 0.05
 """P-value below which a lead counts as more than chance; intervals cover 1 minus it."""
@@ -33,6 +33,7 @@ class PairedTest:
         member: the other.
         seeds: that both have a score of.
         difference: how much better the best is on average, above 0 where it is; None without seeds.
+            Below 0 the other is ahead: the best has its rank by seeds that the other lacks.
         low: lower end of the 95 % confidence interval of the difference; None without a test.
         high: upper end.
         t: Student's t with one degree of freedom less than there are seeds; None without a test.
@@ -54,7 +55,12 @@ class PairedTest:
     @property
     def significant(self) -> bool:
         """Whether the lead is more than chance, at `LEVEL` after correction."""
-        return self.corrected is not None and self.corrected < LEVEL
+        return self.ahead and self.corrected is not None and self.corrected < LEVEL
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the best is not behind over the seeds that both have."""
+        return self.difference is not None and self.difference >= 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Significance:
     def sentences(self) -> list[str]:
         """What the tests say, in plain language."""
         clear = [test for test in self.tests if test.significant]
-        open_ = [t for t in self.tests if t.corrected is not None and not t.significant]
+        open_ = [t for t in self.tests if t.corrected is not None and t.ahead and t not in clear]
+        behind = [t for t in self.tests if t.difference is not None and not t.ahead]
         untested = [test for test in self.tests if test.reason]
         lines = []
         if clear:
@@ -87,6 +94,11 @@ class Significance:
                 f"Whether {self.best} is better in {_plain(self.score)} than "
                 f"{self._listed(open_)}, these seeds do not decide: it may be chance."
             )
+        if behind:
+            lines.append(
+                f"{self.best} has the best mean in {_plain(self.score)} over its own seeds; over "
+                f"the seeds both have, {self._listed_ahead(behind)}."
+            )
         for reason in dict.fromkeys(test.reason for test in untested):
             members = _enumerated([test.member for test in untested if test.reason == reason])
             lines.append(f"There is no test of {self.best} against {members}: {reason}.")
@@ -94,13 +106,21 @@ class Significance:
 
     def _listed(self, tests: Sequence[PairedTest]) -> str:
         """Members with the mean lead over them and the corrected p-value."""
-        unit = " points" if is_fraction(self.score) else ""
+        return _enumerated([f"{t.member} (by {self._lead(t)}, {_p(t.corrected)})" for t in tests])
+
+    def _listed_ahead(self, tests: Sequence[PairedTest]) -> str:
+        """Members with their own mean lead and the corrected p-value, if there is one."""
         named = [
-            f"{test.member} (by {difference_text(test.difference, self.score, sign=False)}{unit}, "
-            f"p {'' if (p := p_text(test.corrected)).startswith('<') else '= '}{p})"
+            f"{test.member} is ahead by {self._lead(test)}"
+            + (f" ({_p(test.corrected)})" if test.corrected is not None else "")
             for test in tests
         ]
         return _enumerated(named)
+
+    def _lead(self, test: PairedTest) -> str:
+        assert test.difference is not None
+        unit = " points" if is_fraction(self.score) else ""
+        return f"{difference_text(abs(test.difference), self.score, sign=False)}{unit}"
 
     def limits(self) -> list[str]:
         """What the tests cannot say; nothing where there are none."""
@@ -150,7 +170,9 @@ def paired_tests(
             f"{list(scored)}."
         )
     best = best or max(scored, key=lambda member: float(np.mean(list(scored[member].values()))))
-    tests = [_test(member, ranked[best], ranked[member]) for member in scores if member != best]
+    tests = [
+        _test(member, ranked[best], ranked[member], score) for member in scores if member != best
+    ]
     made = [test.p for test in tests if test.p is not None]
     corrected = iter(holm(made))
     return Significance(
@@ -177,23 +199,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _test(member: str, best: Mapping[int, float], other: Mapping[int, float]) -> PairedTest:
+def _test(
+    member: str, best: Mapping[int, float], other: Mapping[int, float], score: str
+) -> PairedTest:
     seeds = tuple(sorted(set(best) & set(other)))
+    name = label(score).removesuffix(", %")
     if not seeds:
-        return PairedTest(member, (), None, reason="they have no seed in common")
+        # Not the same as no common seed: it may have diverged, or was never tested.
+        reason = f"no value of {name} in any common seed"
+        return PairedTest(member, (), None, reason=reason)
     a, b = (np.array([scores[seed] for seed in seeds]) for scores in (best, other))
     differences = a - b
     mean = float(differences.mean())
     if len(seeds) < 2:
-        reason = f"they have one seed in common ({seeds[0]}), and a test needs two or more"
+        reason = (
+            f"both have a value of {name} in one seed only ({seeds[0]}), and a test needs two or "
+            "more"
+        )
         return PairedTest(member, seeds, mean, reason=reason)
     noise = _ROUNDING * max(float(np.abs(a).max()), float(np.abs(b).max()))
     if float(np.ptp(differences)) <= noise:
-        reason = (
-            "they are equal in every seed"
-            if abs(mean) <= noise
-            else "their difference is the same in every seed, which leaves no spread to judge it by"
-        )
+        if abs(mean) <= noise:
+            return PairedTest(member, seeds, 0.0, reason="they are equal in every seed")
+        reason = "their difference is the same in every seed, which leaves no spread to judge it by"
         return PairedTest(member, seeds, mean, reason=reason)
     result = stats.ttest_1samp(differences, 0.0)
     interval = result.confidence_interval(1 - LEVEL)
@@ -215,7 +243,7 @@ def difference_text(value: float | None, score: str, *, sign: bool = True) -> st
     plus = "+" if sign else ""
     if is_fraction(score):
         return f"{100 * value:{plus}.2f}"
-    return f"{value:{plus}.3g}"
+    return significant(value, f"{plus}.3g")
 
 
 def p_text(p: float | None) -> str:
@@ -223,6 +251,11 @@ def p_text(p: float | None) -> str:
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def _p(p: float | None) -> str:
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def _plain(score: str) -> str:

@@ -9,18 +9,19 @@ from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 from fusionlab.errors import InputError
+from fusionlab.study.caveats import caveats
 from fusionlab.study.finished import FinishedRun
 from fusionlab.study.scores import (
     STAGES,
     Direction,
     better,
-    default_score,
+    default_ranking,
     direction,
-    is_count,
-    is_share,
     label,
     number,
     quantity,
+    rankable,
+    significant,
 )
 
 Kind = Literal["score", "loss", "count", "operations", "decimal", "megabytes"]
@@ -60,11 +61,13 @@ class Column:
         key: its name in machine-readable files.
         label: its heading, with the unit.
         kind: how its numbers are written.
+        note: what is meant by it, where the heading does not say.
     """
 
     key: str
     label: str
     kind: Kind
+    note: str = ""
 
     def text(self, value: Statistic | None) -> str:
         """A cell: mean, and ± standard deviation where there is one that shows."""
@@ -87,17 +90,14 @@ class Column:
             case "megabytes":
                 return f"{value:,.0f}"
             case "decimal" | "loss":
-                if value >= 1000:
-                    return f"{value:,.0f}"
-                return f"{value:#.{min(digits, 3)}g}".removesuffix(".")
+                return significant(value, f"#.{min(digits, 3)}g")
 
 
 def operations(flops: float) -> str:
     """Floating point operations in three digits or so, e.g. ``1.25 G``."""
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if flops >= factor:
-            number = f"{flops / factor:#.3g}".removesuffix(".")
-            return f"{number} {unit}"
+            return f"{significant(flops / factor, '#.3g')} {unit}"
     return f"{flops:.0f}"
 
 
@@ -167,32 +167,74 @@ class Comparison:
 
 
 _COSTS: tuple[tuple[Column, Callable[[dict[str, Any]], float | None]], ...] = (
-    (Column("best_val_loss", "best val loss", "loss"), lambda m: m.get("best_val_loss")),
-    (Column("mean_val_loss", "mean val loss", "loss"), lambda m: m.get("mean_val_loss")),
+    (
+        Column("best_val_loss", "best val loss", "loss", "least of all validations"),
+        lambda m: m.get("best_val_loss"),
+    ),
+    (
+        Column("mean_val_loss", "mean val loss", "loss", "mean of all validations"),
+        lambda m: m.get("mean_val_loss"),
+    ),
     (Column("epochs", "epochs", "count"), lambda m: m.get("epochs")),
     (
-        Column("trained_parameters", "parameters trained", "count"),
+        Column("trained_parameters", "parameters trained", "count", "without frozen ones"),
         lambda m: m.get("trained_parameters"),
     ),
-    (Column("total_parameters", "parameters", "count"), lambda m: m.get("total_parameters")),
     (
-        Column("flops_per_sample", "FLOPs per sample", "operations"),
+        Column("total_parameters", "parameters", "count", "with frozen ones"),
+        lambda m: m.get("total_parameters"),
+    ),
+    (
+        Column(
+            "embedding_dim",
+            "embedding size",
+            "count",
+            "values of the embedding, of the fused one where several are fused",
+        ),
+        lambda m: m.get("embedding_dim"),
+    ),
+    (
+        Column(
+            "flops_per_sample",
+            "FLOPs per sample",
+            "operations",
+            "of a forward pass; a multiplication and an addition are two",
+        ),
         lambda m: m.get("flops_per_sample"),
     ),
     (
-        Column("seconds_per_epoch", "s per epoch", "decimal"),
+        Column(
+            "seconds_per_epoch",
+            "s per epoch",
+            "decimal",
+            "of training, with the reading of samples, without validation",
+        ),
         lambda m: _mean(m.get("seconds_per_epoch")),
     ),
     (
-        Column("samples_per_second", "samples per s", "decimal"),
+        Column("samples_per_second", "samples per s", "decimal", "of training in that time"),
         lambda m: m.get("samples_per_second"),
     ),
-    (Column("peak_memory_mb", "memory, MB", "megabytes"), lambda m: m.get("peak_memory_mb")),
     (
-        Column("peak_gpu_memory_mb", "GPU memory, MB", "megabytes"),
+        Column(
+            "peak_memory_mb",
+            "memory, MiB",
+            "megabytes",
+            "most that the whole process held, without processes that read samples",
+        ),
+        lambda m: m.get("peak_memory_mb"),
+    ),
+    (
+        Column(
+            "peak_gpu_memory_mb",
+            "GPU memory, MiB",
+            "megabytes",
+            "most that tensors took on the GPU",
+        ),
         lambda m: m.get("peak_gpu_memory_mb"),
     ),
 )
+"""What a member costs, and where its measures say so; memory is in units of 2^20 bytes."""
 
 
 def compare(runs: Sequence[FinishedRun], score: str | None = None) -> Comparison:
@@ -203,11 +245,12 @@ def compare(runs: Sequence[FinishedRun], score: str | None = None) -> Comparison
 
     Args:
         runs: of any number of members and seeds, in the order of the table.
-        score: what ranks, with or without its stage; what the trainings monitored if not given.
+        score: what ranks, with or without its stage. If it is not given, or no run has it (then a
+            remark says so), see `default_ranking`.
 
     Raises:
-        InputError: if there is no run, two runs are of one member and seed, a score is named that
-            no run has, or the runs have none in common that ranks them.
+        InputError: if there is no run, two runs are of one member and seed, or the runs have no
+            score in common that ranks them.
     """
     members = _by_member(runs)
     stage = next((s for s in STAGES if any(run.stage == s for run in runs)), "val")
@@ -225,6 +268,7 @@ def compare(runs: Sequence[FinishedRun], score: str | None = None) -> Comparison
         if any(read(run.measures) is not None for group in kept.values() for run in group)
     )
     shown = [c for c in score_columns[1:] if c.key == "overall_accuracy"]
+    unknown = [] if score is None else _unknown(score, names, stage, ranking)
     unranked = [_row(m, group, (*score_columns, *costs)) for m, group in kept.items()]
     return Comparison(
         score=ranking,
@@ -233,7 +277,7 @@ def compare(runs: Sequence[FinishedRun], score: str | None = None) -> Comparison
         score_columns=score_columns,
         rows=_with_ranks(unranked, ranking, stage),
         runs=kept,
-        remarks=tuple(_remarks(members, kept, stage, ranking)),
+        remarks=(*unknown, *caveats(members, kept, stage, ranking)),
     )
 
 
@@ -256,25 +300,32 @@ def _score_names(runs: Sequence[FinishedRun]) -> list[str]:
     """Scores over all of any run, those that most runs have first."""
     counts: dict[str, int] = {}
     for run in runs:
-        for name in run.scores:
-            plain = quantity(name)
-            if name.startswith(f"{run.stage}/") and not is_count(plain) and not is_share(plain):
-                counts[plain] = counts.get(plain, 0) + 1
+        for name in rankable(run.scores, run.stage):
+            counts[name] = counts.get(name, 0) + 1
     return sorted(counts, key=lambda name: (-counts[name], name == "loss"))
 
 
+def _is_there(score: str, names: Sequence[str], stage: str) -> bool:
+    return quantity(score) in names and score in (quantity(score), f"{stage}/{quantity(score)}")
+
+
+def _unknown(score: str, names: Sequence[str], stage: str, ranking: str) -> list[str]:
+    """A remark on a score that no run has; an error would come after all of the training."""
+    if _is_there(score, names, stage):
+        return []
+    there = [f"{stage}/{name}" for name in names]
+    near = get_close_matches(score, there, n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else f" There are {', '.join(there)}."
+    return [f"No run has the score {score!r}: ranked by {stage}/{ranking} instead.{hint}"]
+
+
 def _ranking(score: str | None, names: list[str], runs: Sequence[FinishedRun], stage: str) -> str:
-    if score is not None:
-        if quantity(score) in names and score in (quantity(score), f"{stage}/{quantity(score)}"):
-            return quantity(score)
-        there = [f"{stage}/{name}" for name in names]
-        near = get_close_matches(score, there, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"No run has the score {score!r}.{hint} There are {', '.join(there)}.")
+    if score is not None and _is_there(score, names, stage):
+        return quantity(score)
     common = [n for n in names if all(f"{run.stage}/{n}" in run.scores for run in runs)]
-    found = default_score([n for n in common if n != "loss"], _monitored(runs))
-    if names == ["loss"]:  # losses of different tasks cannot be compared
-        found = "loss"
+    if names != ["loss"]:  # losses of different tasks cannot be compared
+        common = [name for name in common if name != "loss"]
+    found = default_ranking(common, _monitored(runs))
     if found is None:
         each = "; ".join(
             f"{run.name}: {', '.join(quantity(n) for n in run.scores)}"
@@ -327,23 +378,3 @@ def _with_ranks(rows: Sequence[MemberRow], score: str, stage: str) -> tuple[Memb
     }
     ranks = {member: 1 + sum(o > own for o in scored.values()) for member, own in scored.items()}
     return tuple(MemberRow(r.member, r.seeds, r.stage, r.values, ranks.get(r.member)) for r in rows)
-
-
-def _remarks(
-    members: Mapping[str, Sequence[FinishedRun]],
-    kept: Mapping[str, Sequence[FinishedRun]],
-    stage: str,
-    score: str,
-) -> Iterable[str]:
-    numbers = {member: len(group) for member, group in kept.items()}
-    if len(set(numbers.values())) > 1:
-        few = [f"{m} {n}" for m, n in numbers.items() if n < max(numbers.values())]
-        yield f"Not all members have {max(numbers.values())} seeds: {', '.join(few)}."
-    for member, group in kept.items():
-        if left := [run.name for run in members[member] if run not in group]:
-            yield f"Left out because they were never tested: {'; '.join(left)}."
-        if group[0].stage != stage:
-            yield f"{member} was never tested: its scores are those of the validation, not ranked."
-        unscored = [r.name for r in group if r.scores.get(f"{r.stage}/{score}") is None]
-        if unscored:
-            yield f"Without a value of {label(score)}: {'; '.join(unscored)}."

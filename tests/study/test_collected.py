@@ -71,7 +71,7 @@ def test_a_single_run_beside_a_study_does_not_tear_its_seeds_apart(tmp_path):
 
 def test_members_and_seeds_that_there_are_not(tmp_path):
     folders = run_folders([write_small_study(tmp_path / "study")])
-    with pytest.raises(InputError, match=r"Members: early, late; seeds: 0, 1"):
+    with pytest.raises(InputError, match=r"the members early, late with the seeds 0, 1\."):
         finished_runs(folders, members=["erly"], seeds=None)
 
 

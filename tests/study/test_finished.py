@@ -43,7 +43,7 @@ def test_a_run_of_the_command_line(tested):
     assert found.measures["epochs"] == 1
     ((epoch, loss),) = found.curves["val/loss"]
     assert (epoch, loss) == (1.0, found.measures["best_val_loss"])
-    assert [x for x, _ in found.curves["train/loss"]] == [1.0]
+    assert [x for x, _ in found.curves["train/loss_epoch"]] == [1.0]
 
 
 def test_another_name(tested):

@@ -9,7 +9,7 @@ from cli_runs import QUICK
 from study_runs import fusion, write_study
 
 from fusionlab.errors import InputError
-from fusionlab.study.agreement import require_agreement
+from fusionlab.study.agreement import require_agreement, require_one_seed
 from fusionlab.study.members import chosen_members, read_members, runs_of
 from fusionlab.study.study_file import read_study
 
@@ -162,6 +162,18 @@ def test_members_of_other_modalities_are_comparable(configs):
     change(configs["late"], "data.init_args.num_workers", 4)
     change(configs["late"], "data.init_args.pin_memory", True)
     assert agreed(configs) == []
+
+
+def test_other_seeds_are_refused_unless_allowed(configs):
+    def seeds(*allowed: str) -> list[str]:
+        return require_one_seed(configs, allowed=allowed, where="study.yaml")
+
+    assert seeds() == []
+    change(configs["late"], "seed_everything", 7)
+    with pytest.raises(InputError, match=r"seed_everything  \d+ \(aerial, sentinel2\) \| 7 \(late"):
+        seeds()
+    (remark,) = seeds("seed_everything")
+    assert "the study's are used" in remark
 
 
 def test_modalities_of_other_bands_are_not(configs):

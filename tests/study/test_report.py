@@ -2,16 +2,19 @@
 
 import json
 import re
+import statistics
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from finished_runs import STRATEGIES, config, finished, study, write_run
+from finished_runs import LAND_COVER, STRATEGIES, config, finished, study, write_run
 
 from fusionlab.errors import InputError
+from fusionlab.study.figures import comparison_figures, drawn_class_score
 from fusionlab.study.finished import read_runs
 from fusionlab.study.report import Report, write_report
 from fusionlab.study.settings import config_text, differences, terms
+from fusionlab.study.table import compare
 
 COMMAND = "fusionlab compare --config study.yaml"
 VOID = {"meta", "img", "br"}
@@ -163,9 +166,86 @@ def test_a_folder_that_is_a_file(tmp_path):
         write_report([finished("a", 0, {"miou": 1.0})], tmp_path / "file", title="t")
 
 
+def test_an_unknown_score_does_not_lose_the_report(tmp_path):
+    runs = study(("a", "b"), (0, 1), ("x",))
+    written = write_report(runs, tmp_path, title="t", score="mious")
+    said = "No run has the score 'mious': ranked by test/miou instead. Did you mean test/miou?"
+    assert said in Page(written.files["html"].read_text()).text
+    assert f"- {said}" in written.files["markdown"].read_text()
+    assert said in json.loads(written.files["json"].read_text())["remarks"]
+
+
+def test_caveats_and_failures_are_everywhere(report, capsys):
+    report.print()
+    for text in (capsys.readouterr().out, report.files["markdown"].read_text()):
+        assert "- Not compared: iaff, seed 1: the loss is not a number" in text
+        assert "- augment differs: allowed" in text
+
+
+def test_of_the_best_its_name_and_the_ranking_score_are_bold(report):
+    html = report.files["html"].read_text()
+    best = report.comparison.best
+    ranking = report.comparison.columns[0]
+    bold = re.findall(r'<t[hd][^>]* class="best"[^>]*>([^<]*)<', html)
+    score = ranking.text(best.values[ranking.key])
+    # Scores, cost and all scores.
+    assert bold == [best.member, score, best.member, best.member, score]
+
+
+def test_columns_are_explained(report):
+    text = Page(report.files["html"].read_text()).text
+    assert "memory (MiB): most that the whole process held" in text
+    assert "s per epoch: of training, with the reading of samples, without validation." in text
+
+
+def test_numbers_of_every_class_are_on_the_page(report):
+    text = Page(report.files["html"].read_text()).text
+    folded = text[text.index("IoU, % of every class") :]
+    assert f"class {' '.join(STRATEGIES)} {LAND_COVER[0]}" in folded
+    values = [r.per_class["test/iou"]["Inland waters"] for r in report.comparison.runs["late"]]
+    mean, std = statistics.mean(values), statistics.stdev(values)
+    assert f"{100 * mean:.2f} ± {100 * std:.2f} Marine waters" in folded
+
+
+@pytest.mark.parametrize(
+    ("ranking", "drawn"),
+    [
+        ("overall_accuracy", "f1"), ("f1_macro", "f1"), ("ap_micro", "ap"), ("miou", "iou"),
+        ("loss", "iou"),
+    ],
+)  # fmt: skip
+def test_the_score_of_classes_is_that_of_the_ranking_one(ranking, drawn):
+    scores = {ranking: 0.5, "ap/x": 0.1, "f1/x": 0.2, "iou/x": 0.3, "support/x": 4.0}
+    assert drawn_class_score(compare([finished("a", 0, scores)], ranking)) == drawn
+
+
+def test_curves_of_training_are_means_over_epochs(tmp_path):
+    """The loss of single steps is drawn for nobody."""
+    epochs = [(1.0, 0.5), (2.0, 0.4)]
+    means = finished("means", 0, {"miou": 0.5}, curves={"train/loss_epoch": epochs})
+    steps = finished("steps", 0, {"miou": 0.5}, curves={"train/loss": epochs})
+    (axes,) = comparison_figures(compare([means, steps]))["curves"].axes
+    assert axes.get_title(loc="left") == "training: loss"
+    assert len(axes.lines) == 1
+    assert "curves" not in comparison_figures(compare([steps]))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({}, "1 setting besides the model is not"), ({"size": 9}, "2 settings besides the model are")],
+)
+def test_one_setting_or_several(tmp_path, more, said):
+    runs = [
+        finished("a", 0, {"miou": 1.0}),
+        finished("b", 0, {"miou": 1.0}, config=config(0, batch_size=4, **more)),
+    ]
+    html = write_report(runs, tmp_path, title="t").files["html"].read_text()
+    assert said in Page(html).text
+
+
 def test_errors_come_before_anything_is_written(tmp_path):
-    with pytest.raises(InputError, match="No run has the score"):
-        write_report([finished("a", 0, {"miou": 1.0})], tmp_path / "new", title="t", score="acc")
+    with pytest.raises(InputError, match="are both the run a, seed 0"):
+        write_report([finished("a", 0, {"miou": 1.0})] * 2, tmp_path / "new", title="t")
     assert not (tmp_path / "new").exists()
 
 

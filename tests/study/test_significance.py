@@ -82,13 +82,14 @@ def test_only_common_seeds_count():
 @pytest.mark.parametrize(
     ("other", "reason", "difference"),
     [
-        ({5: 0.1}, "no seed in common", None),
-        ({0: 0.5}, "one seed in common (0)", 0.4),
+        ({5: 0.1}, "no value of mIoU in any common seed", None),
+        ({0: 0.5}, "both have a value of mIoU in one seed only (0)", 0.4),
         ({0: 0.9, 1: 0.8}, "equal in every seed", 0.0),
         # The same but for the rounding of single precision.
         ({0: float(np.float32(0.7)), 1: float(np.float32(0.6))}, "the same in every seed", 0.2),
-        ({0: math.nan, 1: 0.2}, "one seed in common (1)", 0.6),
-        ({}, "no seed in common", None),
+        ({0: math.nan, 1: 0.2}, "both have a value of mIoU in one seed only (1)", 0.6),
+        ({0: math.nan, 1: math.nan}, "no value of mIoU in any common seed", None),
+        ({}, "no value of mIoU in any common seed", None),
     ],
 )
 def test_where_there_is_no_test_it_says_why(other, reason, difference):
@@ -114,6 +115,34 @@ def test_members_without_a_test_do_not_count_in_the_correction():
     assert near.corrected == near.p  # the only one
     assert same.reason
     assert alone.reason
+
+
+def test_the_best_may_be_behind_over_the_seeds_that_both_have():
+    scores = {"a": {0: 0.99, 1: 0.80, 2: 0.801}, "c": {1: 0.85, 2: 0.8511}}
+    result = paired_tests(scores, "accuracy")
+    (test,) = result.tests
+    assert (result.best, test.difference) == ("a", pytest.approx(-0.05005))
+    assert test.corrected < 0.05
+    assert not test.significant
+    assert result.sentences() == [
+        "a has the best mean in accuracy over its own seeds; over the seeds both have, c is ahead "
+        "by 5.00 points (p < 0.001)."
+    ]
+
+
+def test_one_that_is_behind_in_a_single_common_seed():
+    scores = {"a": {0: 0.99, 1: 0.80}, "c": {1: 0.85}, "d": {1: 0.8}}
+    ahead, *untested = paired_tests(scores, "accuracy").sentences()
+    assert ahead.endswith("over the seeds both have, c is ahead by 5.00 points.")
+    assert untested == [
+        "There is no test of a against c and d: both have a value of accuracy in one seed only "
+        "(1), and a test needs two or more."
+    ]
+
+
+def test_large_differences_are_written_in_full():
+    assert difference_text(1234.5, "rmse") == "+1,234"
+    assert difference_text(-1234.5, "rmse") == "-1,234"
 
 
 def test_sentences_and_limits():

@@ -8,7 +8,9 @@ import pytest
 import yaml
 from bigearthnet_runs import without_pictures
 
+from fusionlab import fusion
 from fusionlab.cli import run
+from fusionlab.cli_compare import compare
 from fusionlab.fusion import features
 from fusionlab.study.agreement import require_agreement
 from fusionlab.study.members import Member, read_members, runs_of
@@ -70,7 +72,52 @@ def test_the_demos_have_every_operator(folder, alone):
         assert len(member.needs) == 2
     # The matrix product answers for no pixel, and of vectors it is Hadamard's.
     assert found["FeatureFusion"] == OPERATORS - {"MatMul"}
-    assert found["LateFusion"] >= {"Average", "ClassWeighted", "Gated", "Concat"}
+    assert found["LateFusion"] == {
+        name
+        for name, found in vars(fusion).items()
+        if isinstance(found, type)
+        and issubclass(found, fusion.Fusion)
+        and found is not fusion.Fusion
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "members"),
+    [
+        ("flair2", ["decisions_gated_cloud", "features_concat"]),
+        ("bigearthnet", ["decisions_fixed_weighted", "embeddings_concat"]),
+    ],
+)
+def test_the_demos_are_compared(data, members, request, tmp_path, capfd):
+    """The command itself: experts, then fusions of them, tests and the report."""
+    root = request.getfixturevalue(f"{data}_root")
+    file = CONFIGS / "demo" / data / "study.yaml"
+    content = yaml.safe_load(file.read_text())
+    overlay = content["overlay"]
+    lmdb = {"lmdb": str(root / "lmdb")} if data == "bigearthnet" else {}
+    given = overlay.get("data", {}).get("init_args", {})
+    overlay["data"] = {"init_args": {**given, "root": str(root), "batch_size": 2, **lmdb}}
+    overlay["trainer"] |= {
+        "accelerator": "cpu", "devices": 1, "max_epochs": 1,
+        "limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1,
+    }  # fmt: skip
+
+    def absolute(part):
+        if isinstance(part, list):
+            return [absolute(inner) for inner in part]
+        return str((file.parent / part).resolve()) if isinstance(part, str) else part
+
+    content["members"] = {name: absolute(parts) for name, parts in content["members"].items()}
+    written = tmp_path / "study.yaml"
+    written.write_text(yaml.safe_dump(content | {"output": str(tmp_path / "study")}))
+    assert compare(["compare", "--config", str(written), "--members", *members]) == 0
+    table = (tmp_path / "study" / "comparison.md").read_text()
+    alone = {"flair2": {"aerial", "sentinel2", "aerial\\_unet", "sentinel2\\_utae"},
+             "bigearthnet": {"s1", "s2"}}[data]  # fmt: skip
+    for member in (*(name.replace("_", "\\_") for name in members), *alone):
+        assert f"| {member} |" in table.replace("**", "")
+    assert (tmp_path / "study" / "report.html").stat().st_size > 100_000
 
 
 @pytest.mark.slow

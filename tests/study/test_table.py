@@ -8,11 +8,12 @@ import statistics
 from pathlib import Path
 
 import pytest
-from finished_runs import STRATEGIES, finished, study
+from finished_runs import STRATEGIES, config, finished, study, write_run
 from rich.console import Console
 
 from fusionlab.errors import InputError
 from fusionlab.study import formats
+from fusionlab.study.finished import FinishedRun, read_runs
 from fusionlab.study.formats import as_json, markdown, per_class_csv, print_comparison, table_csv
 from fusionlab.study.scores import better, default_score, direction, label, split_per_class
 from fusionlab.study.significance import paired_tests
@@ -157,12 +158,74 @@ def test_members_with_fewer_seeds_are_named():
 
 
 @pytest.mark.parametrize(
+    ("score", "hint"),
+    [
+        ("test/mious", "Did you mean test/miou or test/loss?"),
+        ("val/miou", "Did you mean test/miou?"),
+        ("own", "There are test/miou, test/loss."),
+    ],
+)
+def test_an_unknown_score_is_remarked_upon_and_another_one_ranks(score, hint):
+    runs = [finished(m, 0, {"miou": v, "loss": v}) for m, v in (("a", 0.2), ("b", 0.3))]
+    comparison = compare(runs, score)
+    assert (comparison.score, comparison.best.member) == ("miou", "b")
+    assert comparison.remarks == (
+        f"No run has the score {score!r}: ranked by test/miou instead. {hint}",
+    )
+    assert compare(runs, "miou").remarks == compare(runs, "test/miou").remarks == ()
+
+
+def test_the_loss_ranks_only_where_there_is_nothing_else():
+    monitor = {"monitor": ["val/loss", "min"]}
+    runs = [finished(m, 0, {"loss": 0.2, "overall_accuracy": 0.9}, measures=monitor) for m in "ab"]
+    assert compare(runs).score == "overall_accuracy"
+    assert compare([finished("a", 0, {"loss": 0.2}, measures=monitor)]).score == "loss"
+
+
+def test_members_that_read_stored_answers_are_named():
+    def run(member: str, cache: str) -> FinishedRun:
+        given = config(0)
+        given["model"]["init_args"]["model"]["init_args"] = {"cache": cache}
+        return finished(member, 0, {"miou": 0.5}, config=given)
+
+    runs = [run("a", "study/cache"), run("b", ""), run("c", "elsewhere")]
+    assert compare(runs).remarks == (
+        "Times of a, c are of reading stored answers of the experts; the first to ask them also "
+        "pays for that.",
+    )
+    assert compare(runs[1:2]).remarks == ()
+
+
+def test_validations_without_a_finite_loss_are_remarked_upon(tmp_path):
+    """As the log of a run has them, and the curves read from it leave them out."""
+    head = "epoch,step,train/loss,val/loss,val/miou\n"
+    log = head + "0,0,,0.8,0.1\n1,1,,nan,0.2\n2,2,,{},0.3\n3,3,0.5,,\n"
+    folders = [
+        write_run(tmp_path / name, scores={"miou": 0.5}, rows=log.format(third))
+        for name, third in (("once", "0.7"), ("twice", "inf"))
+    ]
+    well = write_run(tmp_path / "well", scores={"miou": 0.5}, rows=head + "0,0,,0.8,0.1\n")
+    (remark,) = compare(read_runs([*folders, well])[0]).remarks
+    assert "was not a finite number" in remark
+    assert remark.endswith(": once, seed 0 (1); twice, seed 0 (2).")
+
+
+def test_the_embedding_size_is_among_the_costs():
+    sized = finished("a", 0, {"miou": 0.5}, measures={"embedding_dim": 8192})
+    plain = finished("b", 0, {"miou": 0.5}, measures={"embedding_dim": None})
+    comparison = compare([sized, plain])
+    text = markdown(comparison)
+    assert "| member | seeds | mIoU, % | embedding size |" in text
+    assert "| **a** | 1 | **50.00** | 8,192 |" in text
+    assert "| **b** | 1 | **50.00** | – |" in text
+    assert "embedding size" not in markdown(compare([plain]))
+
+
+@pytest.mark.parametrize(
     ("runs", "score", "message"),
     [
         ([], None, "no finished run"),
         ([finished("a", 0, {"miou": 1})] * 2, None, "are both the run a, seed 0"),
-        ([finished("a", 0, {"miou": 1})], "test/mious", "Did you mean test/miou"),
-        ([finished("a", 0, {"miou": 1})], "val/miou", "No run has the score 'val/miou'"),
         ([finished("a", 0, {"miou": 1, "loss": 1}), finished("b", 0, {"rmse": 1, "loss": 2})],
          None, "no score in common"),
         ([finished("a", 0, {"share/s1": 1})], None, "no score in common"),
@@ -186,6 +249,12 @@ def test_refused(runs, score, message):
         ("operations", "flops_per_sample", (512, None, 1), "512"),
         ("decimal", "samples_per_second", (12345.6, None, 1), "12,346"),
         ("decimal", "seconds_per_epoch", (10.1, 0.12, 3), "10.1 ± 0.12"),
+        ("decimal", "samples_per_second", (609.0, 503.4, 3), "609 ± 503"),
+        ("decimal", "samples_per_second", (609.0, 99.7, 3), "609 ± 100"),
+        ("loss", "best_val_loss", (12345.6, 99.2, 3), "12,346 ± 99"),
+        ("score", "rmse", (12345.6, 609.4, 2), "12,346 ± 609"),
+        ("score", "bias", (-12345.6, 1.0, 2), "-12,346 ± 1"),
+        ("operations", "flops_per_sample", (999.7e6, None, 1), "1,000 M"),
         ("megabytes", "peak_memory_mb", (1024.4, 0.0, 2), "1,024"),
         ("loss", "best_val_loss", None, "–"),
     ],
@@ -205,7 +274,21 @@ def test_markdown():
     assert "| member | seeds | mIoU, % |" in text
     assert "| a\\|b\\_c | 1 | 50.00 |" in text
     assert "| **late** | 1 | **75.00** |" in text
-    assert "There is no test of late against a\\|b\\_c: they have one seed in common" in text
+    assert "There is no test of late against a\\|b\\_c: both have a value of mIoU in one" in text
+
+
+def test_markdown_says_what_the_table_does_not():
+    runs = [finished("a", 0, {"miou": 0.5, "f1": 0.5, "loss": 1}), finished("a", 1, {"miou": None})]
+    text = markdown(compare(runs), remarks=["x: 1 (a), 2 (b_c)"],
+                    failed={"late, seed 0": "ended with status 1\nRuntimeError"})  # fmt: skip
+    table, told, heading, _ = text.strip().split("\n\n")
+    assert table.startswith("| member")
+    assert told.splitlines() == [
+        "- Not compared: late, seed 0: ended with status 1",
+        "- x: 1 (a), 2 (b\\_c)",
+        "- Without a value of mIoU, %: a, seed 1.",
+    ]
+    assert heading == "All scores:"
 
 
 def test_csv_has_numbers_in_full():
@@ -260,3 +343,14 @@ def test_print(width, terminal, monkeypatch, capsys):
     if not terminal:
         assert len([x for x in text.splitlines() if x.startswith(" intermediate, low-rank")]) == 2
         assert "\x1b" not in text
+
+
+def test_print_says_what_the_table_does_not(monkeypatch, capsys):
+    console = Console(width=80, force_terminal=True)
+    monkeypatch.setattr(formats, "get_console", lambda: console)
+    comparison = compare(study(("a", "b"), (0, 1), ("x",)), "own")
+    print_comparison(comparison, None, remarks=["augment differs"], failed={"late/0": "it broke\n"})
+    lines = capsys.readouterr().out.splitlines()
+    assert "- Not compared: late/0: it broke" in lines
+    assert "- augment differs" in lines
+    assert any(line.startswith("- No run has the score 'own'") for line in lines)
