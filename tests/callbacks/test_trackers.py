@@ -145,7 +145,7 @@ def test_mlflow_in_a_local_store(flair2_root, tmp_path, monkeypatch):
     assert found.info.run_name == str(tmp_path / "run")
     assert found.info.status == "FINISHED"
     assert 0 <= found.data.metrics["val/miou"] <= 1
-    assert np.isfinite(found.data.metrics["train/loss"])
+    assert np.isfinite(found.data.metrics["train/loss_epoch"])
     images = [f.path for f in client.list_artifacts(found.info.run_id, "images")]
     assert any("examples" in path for path in images)
     assert (tmp_path / "run" / "logs" / "version_0" / "metrics.csv").is_file()
