@@ -99,5 +99,5 @@ def test_classes_by_name_and_index():
     assert class_indices(["road", 0, "1"], classes, where="x") == [1, 0, 1]
     with pytest.raises(InputError, match=r"Unknown class 2 in x.*wood"):
         class_indices([2], classes, where="x")
-    with pytest.raises(InputError, match=r"Unknown variable 'hight' in x.*mean height.*variables are"):
+    with pytest.raises(InputError, match=r"Unknown variable 'hight' in x.*mean height.*variables"):
         class_indices(["hight"], ("height",), where="x", kind="variable")
