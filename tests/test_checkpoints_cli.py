@@ -13,6 +13,8 @@ from cli_runs import config, fails, fused, load, scores
 from fusionlab.cli import FusionlabCLI, run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def test_resuming_gives_the_weights_of_never_stopping(runs, flair2_root, tmp_path):
     file = str(runs / "aerial.yaml")

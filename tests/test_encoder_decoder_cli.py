@@ -30,6 +30,8 @@ from safetensors.torch import load_file, save_file
 from fusionlab.cli import FusionlabCLI, run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 RASTER = str(Path(__file__).parents[1] / "configs" / "predict" / "raster.yaml")
 EXPERTS = ("aerial", "sentinel2")

@@ -23,6 +23,8 @@ from fusionlab.data import Flair2DataModule
 from fusionlab.data.flair2.datamodule import MODALITIES
 from fusionlab.types import IGNORE_INDEX, Batch, Schema
 
+pytestmark = pytest.mark.slow
+
 REVERSED = {name: list(reversed(modality.bands)) for name, modality in MODALITIES.items()}
 BANDS = {"s1": S1, "s2": S2}
 
