@@ -6,6 +6,7 @@ nested under a usual key, and safetensors files, whatever they are called.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -45,12 +46,14 @@ class Checkpoint:
         state_dict: tensors by parameter name, wrapper prefixes removed.
         hyper_parameters: what a Lightning checkpoint says of its task; empty for other files.
         stripped: prefixes of the weights that were left out, see `strip_weights`.
+        beside_model: what a task of ours holds beside its model, such as parameters of its loss.
     """
 
     path: Path
     state_dict: dict[str, Tensor]
     hyper_parameters: dict[str, Any]
     stripped: dict[str, str] = field(default_factory=dict)
+    beside_model: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def describes_model(self) -> bool:
@@ -123,14 +126,77 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = read_file(path)
     state_dict = find_state_dict(content, where=str(path))
     hyper_parameters = dict(content.get("hyper_parameters", {}))
+    beside = {}
     if "model" in hyper_parameters:  # a task of ours: its loss and metrics may have buffers too
+        beside = {key: v for key, v in state_dict.items() if not key.startswith("model.")}
         state_dict = {key: v for key, v in state_dict.items() if key.startswith("model.")}
     stripped = dict(content.get(STRIPPED) or {})
     if stripped:  # one of ours, whose names all begin with the task's attribute
         state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
         stripped = {key.removeprefix("model."): value for key, value in stripped.items()}
-        return Checkpoint(Path(path), state_dict, hyper_parameters, stripped)
-    return Checkpoint(Path(path), strip_prefixes(state_dict), hyper_parameters)
+        return Checkpoint(Path(path), state_dict, hyper_parameters, stripped, beside)
+    return Checkpoint(Path(path), strip_prefixes(state_dict), hyper_parameters, beside_model=beside)
+
+
+def part_of(source: Checkpoint, part: str | None) -> Checkpoint:
+    """What a checkpoint holds of one of its experts; of a checkpoint with one expert, all.
+
+    Args:
+        source: the checkpoint.
+        part: name of the expert; None where there is just one.
+
+    Raises:
+        InputError: if it holds several and none of them is named, or none of that name, or if it
+            does not say of which.
+    """
+    described = source.hyper_parameters.get("model") or {}
+    arguments = described.get("init_args") or {}
+    experts = arguments.get("experts")
+    kind = str(described.get("class_path")).rpartition(".")[-1]
+    if not isinstance(experts, Mapping) or not experts:
+        if part is None:
+            return source
+        holds = f"one model, a {kind}" if source.describes_model else "weights of one model"
+        raise InputError(
+            f"`part: {part}` names one of several experts, but {source.path} holds {holds}. Leave "
+            "`part:` out."
+        )
+    if part not in experts:
+        said = "none is named" if part is None else f"{part!r} is none of them"
+        raise InputError(
+            f"{source.path} holds a {kind} of the experts {list(experts)}, and {said}: say which "
+            f"is meant, e.g. `part: {next(iter(experts))}`."
+        )
+    prefix = f"experts.{part}."
+
+    def own(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+    hyper_parameters = {**source.hyper_parameters, "model": dict(experts[part])}
+    if (trained_on := hyper_parameters.get("trained_on")) and part in trained_on["modalities"]:
+        only = {part: trained_on["modalities"][part]}
+        hyper_parameters["trained_on"] = {**trained_on, "modalities": only}
+    return Checkpoint(source.path, own(source.state_dict), hyper_parameters, own(source.stripped))
+
+
+def checked_sha256(path: str | Path, expected: str | None) -> str:
+    """The SHA-256 of a checkpoint file.
+
+    Args:
+        path: the file.
+        expected: what it must be, if that is known.
+
+    Raises:
+        InputError: if it is another.
+    """
+    with Path(path).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected not in (None, found):
+        raise InputError(
+            f"{path} is not the file that this model was trained with: its SHA-256 is {found}, "
+            f"expected {expected}. Put the same file there."
+        )
+    return found
 
 
 def find_state_dict(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:

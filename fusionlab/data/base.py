@@ -10,10 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from fusionlab.data.choices import Part, fractions, limits, require_modalities, subset
+from fusionlab.data.mixing import Mixing
 from fusionlab.data.samples import Sample, Transform, Without, collate, without
 from fusionlab.data.transforms import ModalityDropout, RandomD4, SampleTransform
 from fusionlab.errors import InputError
@@ -37,7 +39,10 @@ class DataModule(LightningDataModule):
             normalised by BatchNorm on pooled features. A process with less than one batch keeps it.
         missing: modalities to deliver as missing in every sample, whatever is on disk: what does a
             model answer without them?
-        augment: whether to flip and turn training samples (`RandomD4`), or a transform.
+        augment: whether to flip and turn training samples (`RandomD4`), or a transform; several in
+            a `Chain`.
+        mix: how to mix training samples with one another, inputs and targets: `MixUp`, `CutMix`;
+            not at all if not given.
         modality_dropout: per modality, the probability that a training sample goes without it.
         fraction: share of the training split to keep, drawn at random; or one per split.
         max_samples: at most so many samples per split, drawn at random; a number or one per split.
@@ -61,6 +66,7 @@ class DataModule(LightningDataModule):
         drop_last: bool = True,
         missing: Sequence[str] = (),
         augment: bool | SampleTransform | Transform = True,
+        mix: Mixing | None = None,
         modality_dropout: dict[str, float] | None = None,
         fraction: float | dict[str, float] = 1.0,
         max_samples: int | dict[str, int] | None = None,
@@ -75,6 +81,7 @@ class DataModule(LightningDataModule):
         self.drop_last = drop_last
         self.missing = tuple(missing)
         self.augment = augment
+        self.mix = mix
         self.modality_dropout = ModalityDropout(modality_dropout or {})
         self.fraction = fractions(fraction)
         self.max_samples = limits(max_samples)
@@ -109,6 +116,8 @@ class DataModule(LightningDataModule):
         transforms: list[Transform] = []
         if self.augment is True:
             transforms.append(RandomD4())
+        elif isinstance(self.augment, SampleTransform):
+            transforms.append(self.augment.bound(self.schema))
         elif self.augment is not False:
             transforms.append(self.augment)
         if self.modality_dropout.probabilities:
@@ -126,6 +135,8 @@ class DataModule(LightningDataModule):
         """
         self.check_modalities()
         self._refuse_to_blind_the_model()
+        if stage == "fit" and self.mix is not None:
+            self.mix.require(self.schema)
         splits: dict[str, tuple[Split, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -136,6 +147,27 @@ class DataModule(LightningDataModule):
             if split not in self._datasets:
                 dataset = self.dataset(split)
                 self._datasets[split] = Without(dataset, self.missing) if self.missing else dataset
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Draws how a training batch is mixed; see `mix`."""
+        batch = self._hook_of_model("on_before_batch_transfer", batch, dataloader_idx)
+        if self.mix is None or self.trainer is None or not self.trainer.training:
+            return batch
+        return self.mix.plan(batch, self.schema)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Mixes a training batch on the device; a hook of the model's gets the mixed one."""
+        if self.mix is not None:
+            batch = self.mix.apply(batch, self.schema)
+        return self._hook_of_model("on_after_batch_transfer", batch, dataloader_idx)
+
+    def _hook_of_model(self, hook: str, batch: Batch, dataloader_idx: int) -> Batch:
+        # Lightning asks only one of the two, and the data module is it.
+        task = getattr(self.trainer, "lightning_module", None)
+        if task is None or not is_overridden(hook, task):
+            return batch
+        changed: Batch = getattr(task, hook)(batch, dataloader_idx)
+        return changed
 
     def check_modalities(self) -> None:
         """Refuses options for modalities that are not delivered.

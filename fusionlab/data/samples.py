@@ -48,8 +48,10 @@ def without(sample: Sample, modalities: Sequence[str]) -> Sample:
     return {**sample, "inputs": inputs, "available": available}
 
 
-def blank(value: Tensor | TimeSeries) -> Tensor | TimeSeries:
-    """What stands for a missing input: zeros; of a series, one date that is not valid."""
+def blank(value: Tensor | TimeSeries | str) -> Tensor | TimeSeries | str:
+    """What stands for a missing input: zeros, an empty text; of a series one date, not valid."""
+    if isinstance(value, str):
+        return ""
     if isinstance(value, TimeSeries):
         return TimeSeries(*(torch.zeros_like(part[:1]) for part in value))
     return torch.zeros_like(value)

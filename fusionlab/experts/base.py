@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fusionlab.component import Explanation, Model
 from fusionlab.errors import InputError
-from fusionlab.types import Auxiliary, Batch, Modality, Output, Schema, TimeSeries
+from fusionlab.types import (
+    Auxiliary,
+    Batch,
+    Kind,
+    Modality,
+    Output,
+    Raw,
+    Schema,
+    TimeSeries,
+    Tokens,
+    kind_of,
+)
+
+_EXPERTS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "image": "EncoderDecoder or TimmExpert",
+        "text": "TextExpert",
+        "table": "TabularExpert",
+        "series": "SeriesExpert",
+    }
+)
+"""Which experts there are for which kind of modality."""
 
 
 class InputContract(nn.Module):
@@ -49,7 +73,7 @@ class InputContract(nn.Module):
         super().__init__()
         self.where = where
         self.bands = tuple(bands) if bands is not None else delivered.bands
-        if not self.bands:
+        if not self.bands and delivered.kind != "text":
             raise InputError(f"{where} has no bands to look at: name some in `bands`.")
         self.own_scale = scale is not None
         chosen = delivered.select(self.bands, where=where)
@@ -64,7 +88,7 @@ class InputContract(nn.Module):
                     f"{where} has {len(self.bands)} bands {list(self.bands)} but {len(values)} "
                     f"values of {name}: give one per band."
                 )
-            if name == "std" and min(values) <= 0:
+            if name == "std" and min(values, default=1) <= 0:
                 raise InputError(f"{where}: every std must be positive, got {values}.")
             # How raw values are encoded is a matter of the data, not of the weights.
             persistent = name != "scale"
@@ -97,17 +121,19 @@ class InputContract(nn.Module):
     def __len__(self) -> int:
         return len(self.bands)
 
-    def forward(self, raw: Tensor) -> Tensor:
+    def forward(self, raw: Raw) -> Tensor:
         """``(..., C, H, W)`` raw values of any type to ``(..., bands, H, W)`` float32.
 
         Raises:
-            InputError: for a whole series, whose dates a caller must not forget.
+            InputError: for a whole series, whose dates a caller must not forget, and for texts.
         """
         if isinstance(raw, TimeSeries):
             raise InputError(
                 f"{self.where} passed a TimeSeries to self.inputs: pass series.values, and leave "
                 "out the dates where series.valid is False."
             )
+        if not isinstance(raw, Tensor):
+            raise InputError(f"{self.where} takes numbers, but got {kind_of(raw)}.")
         values = raw.float()
         if not self.all_bands:
             values = values.index_select(-3, self.index)
@@ -118,6 +144,19 @@ class InputContract(nn.Module):
             values = values.clamp(self.limits[0], self.limits[1])
         values = (values - self.mean) / self.std
         return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def plain(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of raw values without images: a table, or a series of values.
+
+        Args:
+            raw: ``(..., C)``.
+
+        Returns:
+            Normalised values ``(..., bands)`` float32, 0 where one is missing, and which are there,
+            ``(..., bands)`` bool.
+        """
+        there = raw if self.all_bands else raw.index_select(-1, self.index)
+        return self(raw[..., None, None])[..., 0, 0], there.isfinite()
 
 
 def _per_band(values: Sequence[float]) -> Tensor:
@@ -131,6 +170,8 @@ class Expert(Model):
     in and ``self.num_outputs`` that come out: a logit per class, or a value per variable in its
     unit. Those that decide by an embedding implement `answer` beside it, so that both come from one
     pass.
+
+    Those for other data than images say so in `kinds`.
 
     Args:
         schema: what the data deliver.
@@ -149,8 +190,11 @@ class Expert(Model):
         schema: what it was built for.
 
     Raises:
-        InputError: if modality or bands are not delivered.
+        InputError: if modality or bands are not delivered, or the modality is of another kind.
     """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("image",)
+    """The kinds of modality that it can look at."""
 
     def __init__(
         self,
@@ -165,6 +209,12 @@ class Expert(Model):
         super().__init__()
         where = type(self).__name__
         self.modality, delivered = schema.modality(modality, where=where)
+        if delivered.kind not in self.kinds:
+            raise InputError(
+                f"{where} is for modalities of the kind {list(self.kinds)}, but "
+                f"{self.modality!r} is a {delivered.kind}: use {_EXPERTS[delivered.kind]} for it, "
+                "or name another `modality:`."
+            )
         self.reference = self.modality
         self.inputs = InputContract(
             delivered, bands=bands, scale=scale, mean=mean, std=std, where=where
@@ -184,7 +234,8 @@ class Expert(Model):
         self.inputs.rebind(delivered)
         trained = self.schema.modalities[self.modality]
         delivered.warn_unless_prepared_like(trained, where=f"The {self.modality} expert")
-        self.gsd *= delivered.gsd / self.schema.modalities[self.modality].gsd
+        if math.isfinite(trained.gsd):
+            self.gsd *= delivered.gsd / trained.gsd
         self.schema = schema.only(self.modality)
 
     @property
@@ -197,7 +248,7 @@ class Expert(Model):
         """Number of channels that its answer has: one per class, or per variable."""
         return len(self.names)
 
-    def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
+    def logits(self, values: Raw) -> Tensor | tuple[Tensor, Tensor]:
         """Logits ``(B, K, h, w)`` of raw values, with auxiliary ones beside them or not."""
         raise NotImplementedError(f"{type(self).__name__} does not define logits().")
 
@@ -206,7 +257,7 @@ class Expert(Model):
         """Channels of the embedding that `features` gives."""
         raise InputError(f"{type(self).__name__} gives no features, only decisions.")
 
-    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
+    def features(self, values: Raw, *, pooled: bool = True) -> Tensor:
         """What a model that fuses before the decision takes from this expert.
 
         Args:
@@ -217,6 +268,42 @@ class Expert(Model):
             InputError: if this expert has none.
         """
         raise InputError(f"{type(self).__name__} gives no features, only decisions.")
+
+    def tokens(self, values: Raw) -> Tokens:
+        """What a model that attends over parts of samples takes from this expert.
+
+        Of images, the positions of the feature map.
+
+        Args:
+            values: raw values.
+
+        Raises:
+            InputError: if this expert has none.
+        """
+        maps = self.features(values, pooled=False)
+        b, _, rows, columns = maps.shape
+        valid = torch.ones(b, rows * columns, dtype=torch.bool, device=maps.device)
+        return Tokens(maps.flatten(2).transpose(1, 2), valid, (rows, columns))
+
+    def token_names(self, values: Raw) -> list[list[str]]:
+        """What the tokens of samples are, for pictures: words, columns, dates; else their numbers.
+
+        Args:
+            values: raw values.
+
+        Returns:
+            Per sample the names of its tokens in their order; empty for what only pads.
+        """
+        valid = self.tokens(values).valid.tolist()
+        return [[str(i + 1) if there else "" for i, there in enumerate(row)] for row in valid]
+
+    def require_tokens(self) -> None:
+        """Refuses to give tokens where it is known that there are none.
+
+        Raises:
+            InputError: says what would help.
+        """
+        self.require_maps()
 
     def require_maps(self) -> None:
         """Refuses to give feature maps where it is known that there are none.
@@ -251,7 +338,7 @@ class Expert(Model):
         """The one it looks at."""
         return (self.modality,)
 
-    def answer(self, values: Tensor | TimeSeries) -> Output:
+    def answer(self, values: Raw) -> Output:
         """All that one pass over raw values gives; see `Output`."""
         logits = self.logits(values)
         if isinstance(logits, tuple):

@@ -18,7 +18,7 @@ from fusionlab.experts.fingerprint import WeightsFingerprint
 from fusionlab.factory import NetworkTask, build_model
 from fusionlab.features import Feature
 from fusionlab.trial import freeze_behind
-from fusionlab.types import Auxiliary, Output, Schema, Target, TimeSeries
+from fusionlab.types import Auxiliary, Output, Raw, Schema, Target, TimeSeries
 
 _TASKS: dict[Target, NetworkTask] = {
     "segmentation": "segmentation",
@@ -185,11 +185,11 @@ class EncoderDecoder(Expert):
         self.stage, self.stage_index = stage, index
         self._feature()
 
-    def logits(self, values: Tensor | TimeSeries) -> Tensor:
+    def logits(self, values: Raw) -> Tensor:
         """Logits or values, ``(B, K, H, W)`` or ``(B, K)``, of raw images or series."""
         return self.answer(values).logits
 
-    def answer(self, values: Tensor | TimeSeries) -> Output:
+    def answer(self, values: Raw) -> Output:
         """Logits, those of auxiliary decoders while training, and embeddings of whole samples.
 
         Raises:
@@ -228,7 +228,7 @@ class EncoderDecoder(Expert):
                 f"{layout!r}, not as maps. Choose another `stage:`, or {remedy}."
             )
 
-    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
+    def features(self, values: Raw, *, pooled: bool = True) -> Tensor:
         """Features of raw images or series, from the part that `stage` names.
 
         Args:
@@ -278,7 +278,7 @@ class EncoderDecoder(Expert):
                 f"there is no stage_index {self.stage_index}."
             ) from error
 
-    def _prepared(self, values: Tensor | TimeSeries) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _prepared(self, values: Raw) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Normalised images, and for a series its dates and which of them are valid."""
         if isinstance(values, TimeSeries) != self.temporal:
             given = "a time series" if isinstance(values, TimeSeries) else "images"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from fusionlab.checkpoints import Checkpoint, fill_stripped, load_weights, read_checkpoint
+from fusionlab.checkpoints import (
+    Checkpoint,
+    checked_sha256,
+    fill_stripped,
+    load_weights,
+    part_of,
+    read_checkpoint,
+)
 from fusionlab.component import build
 from fusionlab.encoder_decoder import Stage
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert, ExpertFactory, InputContract
 from fusionlab.experts.encoder_decoder import EncoderDecoder
 from fusionlab.experts.fingerprint import WeightsFingerprint
-from fusionlab.types import Output, Schema, TimeSeries
+from fusionlab.types import Output, Raw, Schema, Tokens
 
 
 class PretrainedExpert(Expert):
@@ -25,10 +30,15 @@ class PretrainedExpert(Expert):
     A checkpoint written by ``fusionlab fit`` says what the expert is. For weights from elsewhere (a
     state dict, a safetensors file) name the architecture as `expert`.
 
+    Of a checkpoint with several experts (contrastive, or fused) name the one that is meant as
+    `part`. One that was trained without classes, as those of contrastive models are, gets a new
+    head where the data have some, for that to be trained.
+
     Args:
         schema: what the data deliver.
         checkpoint: file with the weights: a Lightning checkpoint, a state dict bare or nested under
             a usual key, or safetensors.
+        part: which expert of a checkpoint with several.
         expert: the architecture, where the file does not say it.
         trained_on: schema of the data it was trained on; filled in when a fused checkpoint is
             restored, which holds the weights itself.
@@ -39,8 +49,9 @@ class PretrainedExpert(Expert):
         stage_index: which of several features there.
 
     Raises:
-        InputError: if neither checkpoint nor expert is given, the file cannot be used, its weights
-            do not fit, or its classes or variables, modality or bands differ from the data's.
+        InputError: if neither checkpoint nor expert is given, the file cannot be used or holds
+            several experts of which none is named, its weights do not fit, or its classes or
+            variables, modality or bands differ from the data's.
     """
 
     order: Tensor | None
@@ -50,6 +61,7 @@ class PretrainedExpert(Expert):
         schema: Schema,
         *,
         checkpoint: str | None = None,
+        part: str | None = None,
         expert: ExpertFactory | None = None,
         trained_on: dict[str, Any] | None = None,
         sha256: str | None = None,
@@ -75,18 +87,15 @@ class PretrainedExpert(Expert):
                 f"{type(self).__name__} needs `checkpoint:` (a file with trained weights)."
             )
         else:
-            source = read_checkpoint(checkpoint)
-            self.sha256 = _sha256(checkpoint)
-            if sha256 not in (None, self.sha256):
-                raise InputError(
-                    f"{checkpoint} is not the file that this model was trained with: its SHA-256 "
-                    f"is {self.sha256}, expected {sha256}. Put the same file there."
-                )
+            self.sha256 = checked_sha256(checkpoint, sha256)
+            source = part_of(read_checkpoint(checkpoint), part)
             self.expert = _build_expert(source, expert, schema)
             weights = fill_stripped(
                 source.state_dict, source.stripped, self.expert, where=checkpoint
             )
             load_weights(self.expert, weights, where=checkpoint, strict=strict)
+            if schema.outputs and not self.expert.names:
+                self.expert = self._with_head(source, schema, where=checkpoint)
         if stage is not None:
             if not isinstance(self.expert, EncoderDecoder):
                 raise InputError(
@@ -114,6 +123,27 @@ class PretrainedExpert(Expert):
         self.register_buffer("order", index, persistent=False)
         self.rebind(schema)
 
+    def _with_head(self, source: Checkpoint, schema: Schema, *, where: str) -> Expert:
+        """The expert, which was trained without classes, with a new head for those of the data."""
+        own = self.expert.schema
+        advice = "Use it in FeatureFusion, which has a head of its own."
+        if isinstance(self.expert, PretrainedExpert):
+            raise InputError(
+                f"{where} was trained without {schema.kind}, and holds a "
+                f"{type(self.expert).__name__}, which decides as it did before. {advice}"
+            )
+        asked = schema.with_modalities(own.modalities)
+        built = _build_described(source, asked)
+        weights = self.expert.state_dict()
+        new = built.state_dict().keys() - weights.keys()
+        if weights.keys() - built.state_dict().keys() or not new:
+            raise InputError(
+                f"{where} was trained without {schema.kind}, and its {type(built).__name__} cannot "
+                f"be given a head for {len(schema.outputs)} of them. {advice}"
+            )
+        built.load_state_dict(weights, strict=False)
+        return built
+
     def rebind(self, schema: Schema) -> None:
         """See `Expert.rebind`."""
         self.expert.rebind(schema)
@@ -130,12 +160,12 @@ class PretrainedExpert(Expert):
         """As those of the expert inside."""
         return self.expert.modalities
 
-    def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
+    def logits(self, values: Raw) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of the expert, in the order of the data."""
         answer = self.answer(values)
         return (answer.logits, answer.auxiliary[0].logits) if answer.auxiliary else answer.logits
 
-    def answer(self, values: Tensor | TimeSeries) -> Output:
+    def answer(self, values: Raw) -> Output:
         """All that the expert inside answers, classes or variables in the order of the data."""
         answer = self.expert.answer(values)
         return answer._replace(
@@ -157,9 +187,21 @@ class PretrainedExpert(Expert):
         """As that of the expert inside."""
         self.expert.require_maps()
 
-    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
+    def features(self, values: Raw, *, pooled: bool = True) -> Tensor:
         """Features of the expert inside."""
         return self.expert.features(values, pooled=pooled)
+
+    def require_tokens(self) -> None:
+        """As that of the expert inside."""
+        self.expert.require_tokens()
+
+    def tokens(self, values: Raw) -> Tokens:
+        """Tokens of the expert inside."""
+        return self.expert.tokens(values)
+
+    def token_names(self, values: Raw) -> list[list[str]]:
+        """As those of the expert inside."""
+        return self.expert.token_names(values)
 
     def describe(self) -> dict[str, Any]:
         """As `Component.describe`, but without the file: who restores it has the weights.
@@ -173,7 +215,7 @@ class PretrainedExpert(Expert):
         arguments = {
             key: value
             for key, value in description["init_args"].items()
-            if key not in ("checkpoint", "strict")
+            if key not in ("checkpoint", "part", "strict")
         }
         arguments |= {
             "expert": self.expert.describe(),
@@ -191,6 +233,7 @@ class FrozenExpert(PretrainedExpert):
     Args:
         schema: what the data deliver.
         checkpoint: file with the weights.
+        part: which expert of a checkpoint with several.
         expert: the architecture, where the file does not say it.
         trained_on: filled in when a fused checkpoint is restored.
         sha256: filled in as well.
@@ -206,6 +249,7 @@ class FrozenExpert(PretrainedExpert):
         schema: Schema,
         *,
         checkpoint: str | None = None,
+        part: str | None = None,
         expert: ExpertFactory | None = None,
         trained_on: dict[str, Any] | None = None,
         sha256: str | None = None,
@@ -217,6 +261,7 @@ class FrozenExpert(PretrainedExpert):
         super().__init__(
             schema,
             checkpoint=checkpoint,
+            part=part,
             expert=expert,
             trained_on=trained_on,
             sha256=sha256,
@@ -241,24 +286,31 @@ class FrozenExpert(PretrainedExpert):
             self.expert.eval()
         return self
 
+    def _with_head(self, source: Checkpoint, schema: Schema, *, where: str) -> Expert:
+        raise InputError(
+            f"{where} was trained without {schema.kind}, so a FrozenExpert of it decides nothing. "
+            "Use it in FeatureFusion, which has a head of its own, or use PretrainedExpert, whose "
+            "new head is trained."
+        )
+
     def fingerprint(self) -> str | None:
         """A digest of its weights as they are; None if its statistics may drift."""
         return self._weights() if self.evaluate else None
 
     @torch.no_grad()
-    def answer(self, values: Tensor | TimeSeries) -> Output:
+    def answer(self, values: Raw) -> Output:
         """As `Expert.answer`, without a graph; an auxiliary head has no part in it."""
         return super().answer(values)._replace(auxiliary=())
 
     @torch.no_grad()
-    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
+    def features(self, values: Raw, *, pooled: bool = True) -> Tensor:
         """Features without a graph."""
         return super().features(values, pooled=pooled)
 
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    @torch.no_grad()
+    def tokens(self, values: Raw) -> Tokens:
+        """Tokens without a graph."""
+        return super().tokens(values)
 
 
 def _build_expert(source: Checkpoint, expert: ExpertFactory | None, schema: Schema) -> Expert:
@@ -272,11 +324,19 @@ def _build_expert(source: Checkpoint, expert: ExpertFactory | None, schema: Sche
             f"{where} holds weights but does not say of which model. Name the architecture beside "
             "it, e.g. `expert: {class_path: UNetFormer, init_args: {backbone: resnet18}}`."
         )
+    trained = Schema.from_dict(source.hyper_parameters["trained_on"])
+    built = _build_described(source, trained)
+    if trained.outputs and built.state_dict().keys() != source.state_dict.keys():
+        # One of several whose features were fused has no head of its own.
+        bare = _build_described(source, trained.without_outputs())
+        if bare.state_dict().keys() == source.state_dict.keys():
+            return bare
+    return built
+
+
+def _build_described(source: Checkpoint, schema: Schema) -> Expert:
     model: nn.Module = build(
-        source.hyper_parameters["model"],
-        ExpertFactory,
-        Schema.from_dict(source.hyper_parameters["trained_on"]),
-        where=where,
+        source.hyper_parameters["model"], ExpertFactory, schema, where=str(source.path)
     )
     assert isinstance(model, Expert)
     return model

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from fusionlab.backbones.hub_weights import model_config
 from fusionlab.errors import InputError
-from fusionlab.experts.base import Expert
+from fusionlab.experts.embedding import EmbeddingExpert
 from fusionlab.experts.fingerprint import WeightsFingerprint
 from fusionlab.experts.timm_body import Classifier, Pooling, TimmBody
-from fusionlab.heads import Head, HeadFactory, LinearHead
-from fusionlab.types import Output, Schema, TimeSeries
+from fusionlab.heads import Head, HeadFactory
+from fusionlab.types import Raw, Schema, TimeSeries
 
 Statistics = Literal["data", "weights"]
 """Whose mean and standard deviation normalise: those of the data, or of the pretrained weights."""
@@ -28,7 +28,7 @@ _SMALL = 32  # side of the images, in pixels, below which some convolutional net
 _TRUE_COLOUR = (("red", "green", "blue"), ("B04", "B03", "B02"), ("B4", "B3", "B2"))
 
 
-class TimmExpert(Expert):
+class TimmExpert(EmbeddingExpert):
     """An image network of timm with a head: embeddings, and classes or values of whole images.
 
     Built for data without classes and variables it has no head and gives embeddings and feature
@@ -80,8 +80,6 @@ class TimmExpert(Expert):
             weights cannot be had or do not fit, if arguments contradict each other, or if the
             modality is a time series.
     """
-
-    head: Head | None
 
     def __init__(
         self,
@@ -145,9 +143,7 @@ class TimmExpert(Expert):
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
         )
-        plain: HeadFactory = _linear
-        make = head if head is not None else plain
-        self.head = make(self.embedding_dim, self.names) if self.names else None
+        self.add_head(head)
         classifier, self.body.classifier = self.body.classifier, None
         if classifier is not None and self.head is not None:
             self.take_classifier(classifier, self.head)
@@ -174,10 +170,6 @@ class TimmExpert(Expert):
     def trained(self) -> bool:
         """Whether the backbone is, where there is no head that would have to be trained too."""
         return bool(self.pretrained) and self.head is None
-
-    def drop_head(self) -> None:
-        """Gives embeddings and feature maps only from now on."""
-        self.head = None
 
     def freeze(self) -> None:
         """Takes the gradient from all its parameters; the backbone stays in evaluation mode."""
@@ -206,25 +198,7 @@ class TimmExpert(Expert):
             self.body.eval()
         return self
 
-    def logits(self, values: Tensor | TimeSeries) -> Tensor:
-        """Logits of raw images, ``(B, C, H, W)`` to ``(B, K)``; see `answer`."""
-        return self.answer(values).logits
-
-    def answer(self, values: Tensor | TimeSeries) -> Output:
-        """Logits ``(B, K)`` of raw images ``(B, C, H, W)``, and the embedding they come from.
-
-        Raises:
-            InputError: if it was built for data without classes.
-        """
-        if self.head is None:
-            raise InputError(
-                f"This {type(self).__name__} was built for data without classes and gives features "
-                "only. Use it in FeatureFusion, or give it data with classes."
-            )
-        embedding = self.features(values)
-        return Output(self.head(embedding), embeddings={self.modality: embedding})
-
-    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
+    def features(self, values: Raw, *, pooled: bool = True) -> Tensor:
         """Features of raw images ``(B, C, H, W)``.
 
         Args:
@@ -250,7 +224,7 @@ class TimmExpert(Expert):
             raise
         return features
 
-    def _images(self, values: Tensor | TimeSeries) -> Tensor:
+    def _images(self, values: Raw) -> Tensor:
         """Raw values selected, normalised and resized, ``(B, bands, H, W)``."""
         if isinstance(values, TimeSeries):
             raise InputError(
@@ -267,20 +241,8 @@ class TimmExpert(Expert):
     def describe(self) -> dict[str, Any]:
         """As every component, but asking only for weights that the checkpoint does not hold."""
         description = super().describe()
-        arguments = description["init_args"]
-        arguments["restored"] = not (self.stripped and self.restorable)
-        if self.head is None:
-            arguments.pop("head", None)
+        description["init_args"]["restored"] = not (self.stripped and self.restorable)
         return description
-
-    def _plain(self, name: str, value: Any) -> Any:  # noqa: ANN401
-        if name == "head" and self.head is None:
-            return None  # a factory that was not used
-        return super()._plain(name, value)
-
-
-def _linear(channels: int, names: Sequence[str]) -> Head:
-    return LinearHead(channels, names, norm=False, dropout=0.0)
 
 
 def _weights_statistics(

@@ -17,7 +17,7 @@ from fusionlab.dates import day_of_year
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert
 from fusionlab.padding import pad_to_multiple
-from fusionlab.types import Schema, TimeSeries
+from fusionlab.types import Raw, Schema, TimeSeries, kind_of
 
 DAYS = 366
 """Rows of the day-of-year table."""
@@ -100,7 +100,7 @@ class TSViT(Expert):
         self.over_patches = Transformer(dim, spatial_depth, heads, head_dim, mlp_ratio, dropout)
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, patch_size**2))
 
-    def logits(self, values: Tensor | TimeSeries) -> Tensor:
+    def logits(self, values: Raw) -> Tensor:
         """Logits of raw series, values ``(B, T, C, H, W)`` to ``(B, K, H, W)``.
 
         Raises:
@@ -109,7 +109,7 @@ class TSViT(Expert):
         if not isinstance(values, TimeSeries):
             raise InputError(
                 f"TSViT takes a TimeSeries of values (B, T, C, H, W), dates and validity, but got "
-                f"a tensor {tuple(values.shape)} for {self.modality!r}."
+                f"{kind_of(values)} for {self.modality!r}."
             )
         valid = values.valid
         images = self.inputs(values.values)

@@ -19,7 +19,7 @@ from fusionlab.backbones.timm_backbone import PYRAMID
 from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert
 from fusionlab.padding import pad_bottom_right, pad_to_multiple
-from fusionlab.types import Schema, TimeSeries
+from fusionlab.types import Raw, Schema, TimeSeries
 
 
 class UNetFormer(Expert):
@@ -105,7 +105,7 @@ class UNetFormer(Expert):
         description["init_args"]["restored"] = True
         return description
 
-    def logits(self, values: Tensor | TimeSeries) -> Tensor | tuple[Tensor, Tensor]:
+    def logits(self, values: Raw) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of raw images, ``(B, C, H, W)`` to ``(B, K, H, W)``.
 
         Returns:

@@ -20,7 +20,7 @@ from fusionlab.experts.base import Expert
 from fusionlab.experts.ltae import LTAE
 from fusionlab.experts.utae_blocks import ENCODER_GROUPS, Down, Up, conv_block, pool_dates
 from fusionlab.padding import pad_bottom_right
-from fusionlab.types import Schema, TimeSeries
+from fusionlab.types import Raw, Schema, TimeSeries, kind_of
 
 Aggregation = Literal["att_group", "att_mean", "mean"]
 """How the maps that the decoder takes from the encoder are pooled over dates."""
@@ -153,7 +153,7 @@ class UTAE(Expert):
         """Gives embeddings and feature maps only from now on."""
         self.head = None
 
-    def logits(self, values: Tensor | TimeSeries) -> Tensor:
+    def logits(self, values: Raw) -> Tensor:
         """Logits of raw series, values ``(B, T, C, H, W)`` to ``(B, K, H, W)``.
 
         Raises:
@@ -166,7 +166,7 @@ class UTAE(Expert):
             )
         return self._answer(values, self.head, self.num_outputs)
 
-    def features(self, values: Tensor | TimeSeries, *, pooled: bool = True) -> Tensor:
+    def features(self, values: Raw, *, pooled: bool = True) -> Tensor:
         """The decoder's last map, before the head.
 
         Args:
@@ -179,7 +179,7 @@ class UTAE(Expert):
         maps = self._answer(values, nn.Identity(), self.width)
         return maps.mean(dim=(-2, -1)) if pooled else maps
 
-    def attention(self, values: Tensor | TimeSeries) -> Tensor:
+    def attention(self, values: Raw) -> Tensor:
         """How much each date counts at each place, for pictures; with dropout while training.
 
         Args:
@@ -199,7 +199,7 @@ class UTAE(Expert):
         rows, columns = (-(-side // self.coarsest) for side in series.values.shape[-2:])
         return attention[..., :rows, :columns]
 
-    def _answer(self, values: Tensor | TimeSeries, head: nn.Module, width: int) -> Tensor:
+    def _answer(self, values: Raw, head: nn.Module, width: int) -> Tensor:
         """What the head makes of the decoder's last map, ``(B, width, H, W)``."""
         series = self._series(values)
         observed = series.valid.any(dim=1)
@@ -214,12 +214,12 @@ class UTAE(Expert):
             maps = zero_of(self).expand(len(observed), width, height, columns)
         return maps[..., :height, :columns]
 
-    def _series(self, values: Tensor | TimeSeries) -> TimeSeries:
+    def _series(self, values: Raw) -> TimeSeries:
         """Normalised images, with days since the reference date."""
         if not isinstance(values, TimeSeries):
             raise InputError(
                 f"UTAE takes a TimeSeries of values (B, T, C, H, W), dates and validity, but got "
-                f"a tensor {tuple(values.shape)} for {self.modality!r}."
+                f"{kind_of(values)} for {self.modality!r}."
             )
         days = (values.dates.long() - self.reference_day).masked_fill(~values.valid, 0)
         return TimeSeries(self.inputs(values.values), days, values.valid)

@@ -20,7 +20,7 @@ from torch import Tensor
 from fusionlab.component import Component
 from fusionlab.errors import InputError
 from fusionlab.experts import Expert
-from fusionlab.types import Batch, TimeSeries
+from fusionlab.types import Batch, Raw, TimeSeries
 
 Question = Literal["logits", "embedding", "map"]
 """What an expert is asked for: its decision, its embedding, or its feature map."""
@@ -87,7 +87,7 @@ class AnswerCache:
 
 
 @torch.no_grad()
-def _answer(expert: Expert, values: Tensor | TimeSeries, question: Question) -> Tensor:
+def _answer(expert: Expert, values: Raw, question: Question) -> Tensor:
     if question != "logits":
         return expert.features(values, pooled=question == "embedding")
     answer = expert.logits(values)
@@ -132,8 +132,11 @@ def _description(expert: Expert) -> dict[str, Any]:
     return description
 
 
-def _keys(identity: bytes, values: Tensor | TimeSeries) -> list[str]:
+def _keys(identity: bytes, values: Raw) -> list[str]:
     """One key per sample; padded dates do not count."""
+    if isinstance(values, list):
+        texts = [text.encode("utf-8", "surrogatepass") for text in values]
+        return [blake2b(text, key=identity, digest_size=16).hexdigest() for text in texts]
     samples: list[tuple[Tensor, ...]]
     # Brought from the device as a whole: every copy of its own would wait for it.
     if isinstance(values, TimeSeries):
@@ -151,7 +154,9 @@ def _keys(identity: bytes, values: Tensor | TimeSeries) -> list[str]:
     return keys
 
 
-def _pick(values: Tensor | TimeSeries, samples: list[int]) -> Tensor | TimeSeries:
+def _pick(values: Raw, samples: list[int]) -> Raw:
+    if isinstance(values, list):
+        return [values[i] for i in samples]
     if isinstance(values, TimeSeries):
         return TimeSeries(*(torch.stack([part[i] for i in samples]) for part in values))
     return torch.stack([values[i] for i in samples])

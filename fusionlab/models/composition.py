@@ -12,7 +12,7 @@ from fusionlab.errors import InputError
 from fusionlab.experts.base import Expert
 from fusionlab.models.cache import AnswerCache
 from fusionlab.models.missing import with_stand_ins
-from fusionlab.types import Batch, Output, Schema
+from fusionlab.types import Batch, Output, Schema, Tokens
 
 
 class Composition(Model):
@@ -114,6 +114,11 @@ class Composition(Model):
             return self.cache.ask(expert, batch, "embedding" if pooled else "map")
         values = self._shown(expert, batch)["inputs"][expert.modality]
         return expert.features(values, pooled=pooled)
+
+    def ask_tokens(self, name: str, batch: Batch) -> Tokens:
+        """What an expert says of the parts of a sample; never from the cache."""
+        expert = self.expert(name)
+        return expert.tokens(self._shown(expert, batch)["inputs"][expert.modality])
 
     def _shown(self, expert: Expert, batch: Batch) -> Batch:
         return with_stand_ins(batch, expert.modality) if self.training else batch

@@ -14,7 +14,7 @@ from fusionlab.experts.base import Expert, ExpertFactory
 from fusionlab.models.align import Alignment, AlignmentFactory, Footprint, centre_offset
 from fusionlab.models.contributions import leave_one_out_shares
 from fusionlab.models.stacking import OverDates, on_grid, over_dates, stacked_modality
-from fusionlab.types import Batch, Grid, Modality, Output, Schema, TimeSeries
+from fusionlab.types import Batch, Grid, Modality, Output, Raw, Schema, TimeSeries, kind_of
 
 STACK = "stack"
 """Name of the only modality that the expert of an early fusion is shown."""
@@ -192,18 +192,21 @@ class EarlyFusion(Model):
             )
         return aligned
 
-    def _image(self, name: str, values: Tensor | TimeSeries) -> Tensor:
+    def _image(self, name: str, values: Raw) -> Tensor:
         """Raw values of a modality, ``(B, C, h, w)`` float32 on its own grid."""
         modality = self._delivered[name]
         is_series = isinstance(values, TimeSeries)
         array = values.values if isinstance(values, TimeSeries) else values
-        fits = is_series == modality.temporal and array.ndim == 4 + is_series
-        if not fits or array.shape[-3] != len(modality.bands):
+        if (
+            not isinstance(array, Tensor)
+            or is_series != modality.temporal
+            or array.ndim != 4 + is_series
+            or array.shape[-3] != len(modality.bands)
+        ):
             raise InputError(
                 f"EarlyFusion stacks images, and series of them; {name!r} should be "
                 f"{'a series' if modality.temporal else 'images'} of {len(modality.bands)} bands, "
-                f"but is {'a series' if is_series else 'an array'} of the shape "
-                f"{tuple(array.shape)}. Leave it out with `modalities:`, or fuse later, with "
+                f"but is {kind_of(values)}. Leave it out with `modalities:`, or fuse later, with "
                 "FeatureFusion."
             )
         return over_dates(values, self.dates) if isinstance(values, TimeSeries) else array.float()

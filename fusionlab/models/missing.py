@@ -17,9 +17,12 @@ from fusionlab.types import Batch, TimeSeries
 def with_stand_ins(batch: Batch, modality: str) -> Batch:
     """The batch with other samples' values in the place of missing ones, in one modality.
 
-    Whoever uses the answers must leave out those for missing samples.
+    Whoever uses the answers must leave out those for missing samples. Texts stay as they are: an
+    empty one is a text, and nothing that reads them keeps statistics over the batch.
     """
     values = batch["inputs"][modality]
+    if isinstance(values, list):
+        return batch
     index = stand_ins(batch["available"][modality])
     filled: Tensor | TimeSeries
     if isinstance(values, TimeSeries):

@@ -7,10 +7,14 @@ from fusionlab.types.batch import (
     Grid,
     Output,
     Placement,
+    Raw,
     TimeSeries,
+    Tokens,
+    kind_of,
 )
-from fusionlab.types.modality import Modality
+from fusionlab.types.modality import Kind, Modality
 from fusionlab.types.schema import PIXELWISE, REGRESSION, Schema, Target, class_indices
+from fusionlab.types.soft_targets import is_soft, known_shares, largest_share, soft_target
 
 __all__ = [
     "IGNORE_INDEX",
@@ -19,11 +23,19 @@ __all__ = [
     "Auxiliary",
     "Batch",
     "Grid",
+    "Kind",
     "Modality",
     "Output",
     "Placement",
+    "Raw",
     "Schema",
     "Target",
     "TimeSeries",
+    "Tokens",
     "class_indices",
+    "is_soft",
+    "kind_of",
+    "known_shares",
+    "largest_share",
+    "soft_target",
 ]

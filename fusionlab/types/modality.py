@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fusionlab.errors import InputError
+
+Kind = Literal["image", "text", "table", "series"]
+"""What one source delivers for a sample: an image, or a series of images; a text; a row of a table;
+or a series of plain values, such as the weather."""
 
 
 @dataclass(frozen=True)
@@ -15,28 +20,39 @@ class Modality:
     """A named source of data, as a data module delivers it.
 
     Attributes:
-        bands: band names in the order of the channel axis.
-        gsd: ground sampling distance, metres per pixel.
+        bands: band names in the order of the channel axis; of a table its columns, of a series of
+            values its variables, of a text nothing.
+        gsd: ground sampling distance, metres per pixel; infinite for what is no image.
         scale: per band, what a raw value is multiplied by to give its physical unit; 1 if empty.
         mean: per band, mean in physical units, as published for the data set; 0 if empty.
         std: per band, standard deviation in physical units; 1 if empty.
-        temporal: whether it is a series of images.
+        temporal: whether it is a series, of images or of values.
         preparation: how samples were made of the raw data, by name and in plain values, e.g.
             ``{"crop_size": 40, "monthly_means": True}``. It travels in checkpoints, so that new
             data can be made the same way; empty where there is nothing to repeat.
+        kind: what it delivers for a sample.
+        categories: of a table, per column that holds categories their names in the order of the
+            indices that are delivered. Columns not named here are numbers.
+        tokenizer: of a text, a tokenizer made from the training texts, in the JSON format of the
+            library ``tokenizers``; empty where there were none.
     """
 
     bands: tuple[str, ...]
-    gsd: float
+    gsd: float = math.inf
     scale: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     temporal: bool = False
     # A plain dict, which `asdict` copies; unhashable, but two of them compare.
     preparation: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    kind: Kind = "image"
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    tokenizer: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.bands)
+        if self.kind not in get_args(Kind):
+            raise InputError(f"A modality is one of {list(get_args(Kind))}, got {self.kind!r}.")
         for name, default in (("scale", 1.0), ("mean", 0.0), ("std", 1.0)):
             values = tuple(getattr(self, name)) or (default,) * n
             if len(values) != n:
@@ -46,8 +62,13 @@ class Modality:
             object.__setattr__(self, name, values)  # lists, as checkpoints hold them, included
         object.__setattr__(self, "bands", tuple(self.bands))
         object.__setattr__(self, "preparation", dict(self.preparation))
+        categories = {name: tuple(names) for name, names in self.categories.items()}
+        object.__setattr__(self, "categories", categories)
         if len(set(self.bands)) != n:
             raise InputError(f"Band names must differ, got {list(self.bands)}.")
+        unknown = [name for name in categories if name not in self.bands]
+        if unknown:
+            raise InputError(f"Categories of {unknown}, which are none of {list(self.bands)}.")
 
     def indices(self, bands: Sequence[str], *, where: str) -> list[int]:
         """Positions of bands by name.
@@ -90,4 +111,5 @@ class Modality:
             scale=tuple(self.scale[i] for i in index),
             mean=tuple(self.mean[i] for i in index),
             std=tuple(self.std[i] for i in index),
+            categories={name: c for name, c in self.categories.items() if name in bands},
         )
