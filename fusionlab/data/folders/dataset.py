@@ -89,6 +89,15 @@ class FolderDataset(Dataset[Sample]):
         Raises:
             InputError: if a file cannot be used; names it.
         """
+        return self.window(*self.locate(index))
+
+    def locate(self, index: int) -> tuple[int, Extent, tuple[int, int]]:
+        """Where a sample lies; at random, each time somewhere else.
+
+        Returns:
+            The number of its tile, its window there, and how many of its first rows and columns
+            earlier windows have covered.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"There are {len(self)} samples, no sample {index}.")
         number = bisect_right(self._ends, index)
@@ -96,7 +105,15 @@ class FolderDataset(Dataset[Sample]):
         rows, columns = self._starts(tile.height), self._starts(tile.width)
         step = index - (self._ends[number] - self.lengths[number])
         i, j = divmod(step, len(columns))
-        extent, seen = self._extent(tile, rows, columns, i, j)
+        return number, *self._extent(tile, rows, columns, i, j)
+
+    def window(self, number: int, extent: Extent, seen: tuple[int, int]) -> Sample:
+        """Reads a window that `locate` found.
+
+        Raises:
+            InputError: if a file cannot be used; names it.
+        """
+        tile = self.tiles[number]
         whole = self.crop is None
         sample: Sample = {
             "inputs": {},

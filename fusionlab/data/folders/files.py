@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 
 from fusionlab.data.damage import unreadable
 from fusionlab.data.folders.options import NAME
-from fusionlab.data.raster.files import metres
+from fusionlab.data.raster.files import alpha_bands, metres
 from fusionlab.errors import InputError
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".png", ".img")
@@ -36,6 +36,7 @@ class Header:
         crs: coordinate reference system, None if it has none on Earth.
         transform: pixel corner to ground coordinates; None if the file does not say.
         descriptions: of the bands, empty where there is none.
+        alpha: which bands are marked as alpha, from 1.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Header:
     crs: CRS | None
     transform: Affine | None
     descriptions: tuple[str, ...]
+    alpha: tuple[int, ...] = ()
 
     @property
     def bounds(self) -> tuple[float, float, float, float] | None:
@@ -94,6 +96,7 @@ def read_header(path: str | Path, *, where: str) -> Header:
                 crs=crs if known else None,
                 transform=None if source.transform.is_identity else source.transform,
                 descriptions=tuple(text or "" for text in source.descriptions),
+                alpha=alpha_bands(source),
             )
     except (RasterioError, TypeError) as error:  # TypeError: values that are no numbers
         raise unreadable(path, error, expected="a raster", where=where) from error
@@ -161,6 +164,8 @@ def band_indexes(header: Header, bands: tuple[str, ...], *, where: str) -> tuple
         return tuple(described[band.lower()] for band in bands)
     if header.count == len(bands):
         return tuple(range(1, header.count + 1))
+    if header.count - len(header.alpha) == len(bands):  # a picture with transparency
+        return tuple(i for i in range(1, header.count + 1) if i not in header.alpha)
     raise InputError(
         f"{where}: {header.path} has {header.count} band(s)"
         f"{f' described as {list(header.descriptions)}' if any(header.descriptions) else ''}, "

@@ -129,20 +129,33 @@ def default_folder() -> Path:
     return Path(cache).expanduser() / "fusionlab" / "statistics"
 
 
-def _moments(layer: Layer, path: str) -> Moments:
-    header = read_header(path, where=layer.where)
-    indexes = band_indexes(header, layer.bands, where=layer.where)
-    rows = max(1, _STRIP // (header.width * len(indexes)))
-    file = ImageFile(path, indexes)
-    total = Moments.none(len(indexes))
-    with opened(path, where=layer.where) as source:
-        for first in range(0, header.height, rows):
-            window = Window(0, first, header.width, min(rows, header.height - first))
+def file_moments(file: ImageFile, *, nodata: float | None, where: str) -> Moments:
+    """Of one file, strip by strip.
+
+    Args:
+        file: what to read.
+        nodata: value that means "no observation", beside what the file declares.
+        where: config key, for error messages.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    total = Moments.none(len(file.indexes))
+    with opened(file.path, where=where) as source:
+        rows = max(1, _STRIP // (source.width * len(file.indexes)))
+        for first in range(0, source.height, rows):
+            window = Window(0, first, source.width, min(rows, source.height - first))
             values, mask = read_values(
-                {path: source}, file, window, nodata=layer.nodata, where=layer.where
+                {file.path: source}, file, window, nodata=nodata, where=where
             )
             total += Moments.of(values, mask)
     return total
+
+
+def _moments(layer: Layer, path: str) -> Moments:
+    header = read_header(path, where=layer.where)
+    file = ImageFile(path, band_indexes(header, layer.bands, where=layer.where))
+    return file_moments(file, nodata=layer.nodata, where=layer.where)
 
 
 def _digest(layer: Layer, names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,6 +42,7 @@ class Tile:
         target: the file of the target, where it is needed.
         height: rows on the grid of the target.
         width: columns on the grid of the target.
+        dtypes: types of the values of every modality that it has.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Tile:
     target: ImageFile | None
     height: int
     width: int
+    dtypes: Mapping[str, np.dtype[Any]]
 
 
 def open_tiles(
@@ -73,37 +75,48 @@ def open_tiles(
         InputError: says how many places cannot be used, and names the first and what is wrong.
     """
     _require_files(names, images, target, allow_missing=allow_missing)
-    layers = {**images, **({"": target} if target else {})}
-
-    def headers(name: str) -> dict[str, Header | InputError]:
-        found: dict[str, Header | InputError] = {}
-        for key, layer in layers.items():
-            if name in layer.files:
-                try:
-                    found[key] = read_header(layer.files[name], where=layer.where)
-                except InputError as error:
-                    found[key] = error
-        return found
-
     tiles: list[Tile] = []
     problems: list[InputError] = []
     kinds: dict[str, set[np.dtype[Any]]] = {key: set() for key in images}
-    with ThreadPoolExecutor(_READERS) as pool:
-        for name, found in zip(names, pool.map(headers, names), strict=True):
-            try:
-                tiles.append(_tile(name, found, layers))
-            except InputError as error:
-                problems.append(error)
-                continue
-            for key in tiles[-1].images:
-                header = found[key]
-                assert isinstance(header, Header)
-                kinds[key].add(header.dtype)
+    for tile in checked_tiles(names, images, target):
+        if isinstance(tile, InputError):
+            problems.append(tile)
+            continue
+        tiles.append(tile)
+        for key, dtype in tile.dtypes.items():
+            kinds[key].add(dtype)
     if problems:
         many = f"{len(problems)} of {len(names)} places cannot be used. The first: "
         raise InputError(f"{many if len(names) > 1 else ''}{problems[0]}") from problems[0]
-    dtypes = {key: delivered_dtype(found, where=layers[key].where) for key, found in kinds.items()}
+    dtypes = {key: delivered_dtype(found, where=images[key].where) for key, found in kinds.items()}
     return tiles, dtypes
+
+
+def checked_tiles(
+    names: Sequence[str], images: Mapping[str, Layer], target: Layer | None
+) -> Iterator[Tile | InputError]:
+    """Reads the headers of the files of some places: each place, or what is wrong with it.
+
+    Args:
+        names: of the places; each has a file of some modality, and of the target, if there is one.
+        images: of every modality.
+        target: where every place must have one.
+    """
+    layers = {**images, **({"": target} if target else {})}
+
+    def checked(name: str) -> Tile | InputError:
+        try:
+            headers = {
+                key: read_header(layer.files[name], where=layer.where)
+                for key, layer in layers.items()
+                if name in layer.files
+            }
+            return _tile(name, headers, layers)
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(checked, names)
 
 
 def delivered_dtype(kinds: set[np.dtype[Any]], *, where: str) -> np.dtype[Any]:
@@ -153,12 +166,7 @@ def _example(layer: Layer) -> str:
     return next(iter(layer.files.values()))
 
 
-def _tile(name: str, found: Mapping[str, Header | InputError], layers: Mapping[str, Layer]) -> Tile:
-    headers: dict[str, Header] = {}
-    for key, header in found.items():
-        if isinstance(header, InputError):
-            raise header
-        headers[key] = header
+def _tile(name: str, headers: Mapping[str, Header], layers: Mapping[str, Layer]) -> Tile:
     indexes = {
         key: band_indexes(header, layers[key].bands, where=layers[key].where)
         for key, header in headers.items()
@@ -185,6 +193,7 @@ def _tile(name: str, found: Mapping[str, Header | InputError], layers: Mapping[s
         ImageFile(headers[""].path, indexes[""]) if "" in headers else None,
         int(height),
         int(width),
+        {key: header.dtype for key, header in headers.items() if key},
     )
 
 
