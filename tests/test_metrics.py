@@ -8,7 +8,7 @@ from torchmetrics.classification import MulticlassF1Score, MulticlassJaccardInde
 
 from fusionlab.errors import InputError
 from fusionlab.metrics import MeanLoss, SegmentationMetrics
-from fusionlab.types import IGNORE_INDEX
+from fusionlab.types import IGNORE_INDEX, soft_target
 
 CLASSES = ("building", "water", "other")
 SCORES = {"flair2": ("building", "water")}
@@ -186,3 +186,18 @@ def test_errors():
 def test_a_target_out_of_range_is_an_error():
     with pytest.raises((RuntimeError, IndexError)):
         SegmentationMetrics(CLASSES).update(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 7))
+
+
+def test_the_largest_share_of_a_pixel_counts():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 5, generator=generator)
+    target = torch.randint(0, 3, (2, 5, 5), generator=generator)
+    target[:, 2] = IGNORE_INDEX
+    sharp = 0.6 * soft_target(target, 3)
+    shares = sharp + 0.4 * soft_target(target.roll(1, 2), 3)
+    hard, soft = SegmentationMetrics(CLASSES), SegmentationMetrics(CLASSES)
+    hard.update(logits, target)
+    soft.update(logits, shares)
+    assert torch.equal(soft.confusion, hard.confusion)
+    with pytest.raises(InputError, match="needs predictions of that shape"):
+        soft.update(logits, shares[:, :2])

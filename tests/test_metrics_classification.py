@@ -44,6 +44,11 @@ def batch(seed, n=40, decimals=2):
     return torch.tensor(probabilities, dtype=torch.float32), torch.tensor(truth).float()
 
 
+def per_class(score, values):
+    """Scores by name; the last class has none."""
+    return {f"{score}/{c}": v for c, v in zip(CLASSES, [*values, math.nan], strict=True)}
+
+
 def everything(n):
     return torch.ones(n, dtype=torch.bool)
 
@@ -59,15 +64,24 @@ def test_multilabel_scores_are_their_definitions(seed, decimals):
     said = p >= np.array([0.5, 0.4, 0.7, 0.5], dtype=np.float32)
     ap = [average_precision(p[:, k], truth[:, k]) for k in range(3)]
     f = [f1(said[:, k], truth[:, k]) for k in range(3)]
+    right = (said & truth).sum(axis=0)[:3]
+    precision = right / np.maximum(said.sum(axis=0)[:3], 1)
+    recall = right / truth.sum(axis=0)[:3]
+    support = truth.sum(axis=0)[:3]
     assert result == pytest.approx(
         {
             "ap_macro": np.mean(ap),
             "ap_micro": average_precision(p.ravel(), truth.ravel()),
             "f1_macro": np.mean(f),
             "f1_micro": f1(said.ravel(), truth.ravel()),
+            "f1_weighted": np.average(f, weights=support),
+            "precision_weighted": np.average(precision, weights=support),
+            "recall_weighted": np.average(recall, weights=support),
             "classes_evaluated": 3,
-            **{f"ap/{name}": value for name, value in zip(CLASSES, [*ap, math.nan], strict=True)},
-            **{f"f1/{name}": value for name, value in zip(CLASSES, [*f, math.nan], strict=True)},
+            **per_class("precision", precision),
+            **per_class("recall", recall),
+            **per_class("ap", ap),
+            **per_class("f1", f),
             **{f"support/{name}": truth[:, k].sum() for k, name in enumerate(CLASSES)},
         },
         rel=1e-5,
@@ -102,6 +116,44 @@ def test_multiclass_scores_are_their_definitions(seed):
     assert math.isnan(result["ap/bog"])
     assert math.isnan(result["f1/bog"])
     assert result["classes_evaluated"] == 3
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_weighted_means_of_one_class_per_sample(seed):
+    """By definition; the weighted recall of one class per sample is the accuracy."""
+    random = np.random.default_rng(seed)
+    true, said = np.r_[0, 1, random.integers(0, 3, 30)], random.integers(0, 4, 32)
+    metrics = ClassificationMetrics(CLASSES, "multiclass")
+    metrics.update(torch.eye(4)[said], torch.tensor(true), everything(32))
+    result = metrics.compute()
+    support = np.bincount(true, minlength=4)
+    hits = np.array([((true == k) & (said == k)).sum() for k in range(4)])
+    precision = hits / np.maximum(np.bincount(said, minlength=4), 1)
+    recall = hits / np.maximum(support, 1)
+    f = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f)):
+        expected = np.average(values, weights=support)
+        assert result[f"{name}_weighted"].item() == pytest.approx(expected, rel=1e-5)
+        assert math.isnan(result[f"{name}/bog"])
+        assert result[f"{name}/forest"].item() == pytest.approx(values[0], rel=1e-5)
+    assert result["recall_weighted"].item() == pytest.approx(result["overall_accuracy"].item())
+
+
+def test_the_largest_share_counts():
+    shares = torch.tensor([[0.2, 0.7, 0.1, 0.0], [0.5, 0.0, 0.5, 0.0], [0.0] * 4])
+    said = torch.eye(4)[[1, 0, 3]]
+    soft, hard = (ClassificationMetrics(CLASSES, "multiclass") for _ in range(2))
+    soft.update(said, shares, everything(3))
+    hard.update(said[:2], torch.tensor([1, 0]), everything(2))
+    expected = hard.compute()
+    for name, value in soft.compute().items():
+        torch.testing.assert_close(value, expected[name], equal_nan=True)
+
+
+def test_nothing_seen_has_no_weighted_means():
+    result = ClassificationMetrics(CLASSES, "multiclass").compute()
+    assert all(result[f"{name}_weighted"].isnan() for name in ("precision", "recall", "f1"))
 
 
 def test_classes_without_samples_count_in_micro_scores_only():
@@ -296,9 +348,15 @@ def test_shares_of_one_label_each_are_those_of_class_indices():
         ),
         (
             lambda: ClassificationMetrics(CLASSES, "multiclass").update(
-                torch.zeros(2, 4), torch.zeros(2, 4), everything(2)
+                torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.int64), everything(2)
             ),
             r"target of shape \(samples\)",
+        ),
+        (
+            lambda: ClassificationMetrics(CLASSES, "multiclass").update(
+                torch.zeros(2, 4), torch.zeros(2, 3), everything(2)
+            ),
+            r"or \(samples, 4\) of shares, got \(2, 4\) and \(2, 3\)",
         ),
     ],
 )

@@ -28,6 +28,7 @@ class MultilabelLoss(Loss):
     """
 
     fits: tuple[Target, ...] = ("multilabel",)
+    soft = True
     weights: Tensor
 
     def __init__(self, classes: Sequence[str], *, weights: ClassWeights | None = None) -> None:

@@ -29,6 +29,7 @@ class RegressionLoss(Loss):
     """
 
     fits: tuple[Target, ...] = REGRESSION
+    soft = True
     weights: Tensor
 
     def __init__(self, variables: Sequence[str], *, weights: ClassWeights | None = None) -> None:

@@ -54,6 +54,12 @@ class WeightedSum(Loss):
                 "for one kind of target."
             )
 
+    def require_soft(self) -> None:
+        """Refuses shares of classes if one of the terms does; see `Loss.require_soft`."""
+        for term in self.terms.values():
+            assert isinstance(term, Loss)
+            term.require_soft()
+
     def forward(self, logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
         """Scalar loss; shapes are those of the terms."""
         losses = [

@@ -19,7 +19,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from fusionlab.errors import InputError
 from fusionlab.metrics.decision import Decision, one_hot
-from fusionlab.types import IGNORE_INDEX, Target
+from fusionlab.types import IGNORE_INDEX, Target, is_soft, largest_share
 
 
 class Curve(NamedTuple):
@@ -40,7 +40,7 @@ class Curve(NamedTuple):
 
 
 class ClassificationMetrics(Metric):
-    """Average precision and F1, exact over any number of processes and batches.
+    """Average precision, precision, recall and F1, exact over any number of processes and batches.
 
     `compute` gives, as scalars:
 
@@ -48,10 +48,14 @@ class ClassificationMetrics(Metric):
       (no interpolation, no grid of thresholds); ``ap_macro``, its mean over classes, and
       ``ap_micro``, that of all pairs of sample and class taken together.
     - ``f1/<class>``, ``f1_macro`` and ``f1_micro``, of the classes that `Decision` gives.
-    - ``support/<class>``: samples to which the class applies. A class without any has neither
-      average precision nor F1 (NaN) and is left out of the macro means; ``classes_evaluated`` says
-      over how many they go. The micro scores leave nothing out: what such a class is wrongly given
-      to counts there.
+    - ``precision/<class>``, the share of the samples that were given the class to which it applies,
+      0 if it was given to none; ``recall/<class>``, the share of those to which it applies that
+      were given it.
+    - ``precision_weighted``, ``recall_weighted`` and ``f1_weighted``: the means over classes,
+      weighted by support. (``average="weighted"`` of scikit-learn.)
+    - ``support/<class>``: samples to which the class applies. A class without any has none of these
+      scores (NaN) and is left out of the macro means; ``classes_evaluated`` says over how many they
+      go. The micro scores leave nothing out: what such a class is wrongly given to counts there.
     - ``overall_accuracy``, the share of samples that are right, for multiclass targets only; there
       average precision is that of each class against the rest, and ``f1_micro`` equals it.
 
@@ -97,22 +101,27 @@ class ClassificationMetrics(Metric):
 
         Args:
             probabilities: float ``(B, K)``.
-            target: ``(B,)`` class indices for multiclass targets, ``(B, K)`` for multilabel ones,
-                where 0.5 and more means that a class applies.
+            target: ``(B,)`` class indices for multiclass targets, or shares ``(B, K)``, of which
+                the largest counts; ``(B, K)`` for multilabel ones, where 0.5 and more means that a
+                class applies.
             counted: ``(B,)`` bool, which samples count; False where a class index is unknown.
 
         Raises:
             InputError: if the shapes do not fit.
         """
-        k = len(self.classes)
-        expected = (len(probabilities), k) if self.decision.multilabel else (len(probabilities),)
+        k, multilabel = len(self.classes), self.decision.multilabel
+        per_class = multilabel or is_soft(target)
+        expected = (len(probabilities), k) if per_class else (len(probabilities),)
         if probabilities.shape[1:] != (k,) or target.shape != expected:
+            wanted = f"(samples, {k})" if multilabel else f"(samples), or (samples, {k}) of shares"
             raise InputError(
                 f"Metrics over {k} classes need probabilities of shape (samples, {k}) and a target "
-                f"of shape (samples{f', {k}' if self.decision.multilabel else ''}), got "
-                f"{tuple(probabilities.shape)} and {tuple(target.shape)}."
+                f"of shape {wanted}, got {tuple(probabilities.shape)} and {tuple(target.shape)}."
             )
-        applies = target >= 0.5 if self.decision.multilabel else one_hot(target, k)
+        if not multilabel:
+            target = largest_share(target)
+            counted = counted & (target != IGNORE_INDEX)
+        applies = target >= 0.5 if multilabel else one_hot(target, k)
         self.probabilities.append(probabilities.float())
         self.target.append(applies)
         self.counted.append(counted)
@@ -129,16 +138,27 @@ class ClassificationMetrics(Metric):
         right = (labels & target).sum(dim=0)
         absent = self.support == 0
         ap = torch.stack([_ap(p, t) for p, t in zip(probabilities.T, target.T, strict=True)])
-        f1 = (2 * right / (self.support + given)).masked_fill(absent, math.nan)
         # What is no number ranks first when sorted, and would pass for a score.
         finite = probabilities.isfinite().all(dim=0)
-        ap, f1 = ap.masked_fill(~finite, math.nan), f1.masked_fill(~finite, math.nan)
+        per_class = {
+            "ap": ap,
+            "f1": 2 * right / (self.support + given),
+            "precision": right / given.clamp(min=1),
+            "recall": right / self.support,
+        }
+        per_class = {n: v.masked_fill(absent | ~finite, math.nan) for n, v in per_class.items()}
+        ap, f1 = per_class["ap"], per_class["f1"]
         number = torch.where(finite.all(), 1.0, math.nan)
+        weights = self.support / self.support.sum()
         results = {
             "ap_macro": ap.nanmean() * number,
             "ap_micro": _ap(probabilities.flatten(), target.flatten()) * number,
             "f1_macro": f1.nanmean() * number,
             "f1_micro": 2 * right.sum() / (self.support + given).sum() * number,
+            **{
+                f"{name}_weighted": (per_class[name].nan_to_num(0) * weights).sum() * number
+                for name in ("precision", "recall", "f1")
+            },
             "classes_evaluated": (~absent).sum().float(),
         }
         if self.total is not None:
@@ -147,7 +167,7 @@ class ClassificationMetrics(Metric):
             self.total = multiclass_confusion_matrix(
                 predicted, true, len(self.classes), validate_args=False
             )
-        for name, values in (("ap", ap), ("f1", f1), ("support", self.support.float())):
+        for name, values in {**per_class, "support": self.support.float()}.items():
             results |= {f"{name}/{c}": v for c, v in zip(self.classes, values, strict=True)}
         return results
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fusionlab.errors import InputError
-from fusionlab.types import IGNORE_INDEX, class_indices
+from fusionlab.types import IGNORE_INDEX, class_indices, is_soft, largest_share
 
 
 class SegmentationMetrics(Metric):
@@ -65,7 +65,8 @@ class SegmentationMetrics(Metric):
         Args:
             prediction: logits or probabilities, float ``(B, K, H, W)``, or class indices
                 ``(B, H, W)`` in [0, K).
-            target: ``(B, H, W)`` class indices or `IGNORE_INDEX`.
+            target: ``(B, H, W)`` class indices or `IGNORE_INDEX`; or shares ``(B, K, H, W)``, of
+                which the largest counts.
             counted: ``(B,)`` or ``(B, H, W)`` bool, False for samples that another process counts
                 or pixels to leave out; all if None.
 
@@ -73,6 +74,8 @@ class SegmentationMetrics(Metric):
             InputError: if the shapes do not fit.
         """
         k = len(self.classes)
+        if target.ndim > 1 and is_soft(target) and target.shape[1] == k:
+            target = largest_share(target)
         if prediction.ndim == target.ndim + 1 and prediction.shape[1] == k:
             prediction = prediction.argmax(dim=1)
         if prediction.shape != target.shape:

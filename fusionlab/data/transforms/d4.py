@@ -1,21 +1,15 @@
-"""Transforms of whole samples, which keep every modality and the target in step.
-
-They draw from PyTorch's generator, which the DataLoader seeds differently in each worker and
-Lightning's ``seed_everything`` makes reproducible.
-"""
+"""Flips and turns, the symmetries of the square."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusionlab.data.samples import Sample, without
-from fusionlab.errors import InputError
+from fusionlab.data.samples import Sample
+from fusionlab.data.transforms.base import SampleTransform, is_map
 from fusionlab.types import TimeSeries
 
 
@@ -63,22 +57,14 @@ class D4(NamedTuple):
         for key, move in (("cloud_cover", self.image), ("offset", self.offset)):
             if key in sample:
                 moved[key] = {name: move(value) for name, value in sample[key].items()}
-        if "target" in sample and _is_map(sample["target"]):
+        if "target" in sample and is_map(sample["target"]):
             moved["target"] = self.image(sample["target"])
         return moved
 
-    def _input(self, value: Tensor | TimeSeries) -> Tensor | TimeSeries:
+    def _input(self, value: Tensor | TimeSeries | str) -> Tensor | TimeSeries | str:
         if isinstance(value, TimeSeries):
-            return value._replace(values=self.image(value.values)) if _is_map(value) else value
-        return self.image(value) if _is_map(value) else value
-
-
-class SampleTransform(ABC):
-    """A transform that a configuration can name without its module."""
-
-    @abstractmethod
-    def __call__(self, sample: Sample) -> Sample:
-        """A new sample; the one given is not changed."""
+            return value._replace(values=self.image(value.values)) if is_map(value) else value
+        return self.image(value) if isinstance(value, Tensor) and is_map(value) else value
 
 
 class RandomD4(SampleTransform):
@@ -112,42 +98,9 @@ class RandomD4(SampleTransform):
         return choices[int(torch.randint(len(choices), ()))](sample)
 
 
-class ModalityDropout(SampleTransform):
-    """Takes modalities away at random, so that a model learns to do without them.
-
-    What is taken away becomes zeros and is no longer available; a series shrinks to one invalid
-    date. If all that are present were to go, one of them, drawn at random, stays.
-
-    Args:
-        probabilities: per modality, how likely it is taken away; others always stay.
-    """
-
-    def __init__(self, probabilities: Mapping[str, float]) -> None:
-        for name, probability in probabilities.items():
-            if not 0 <= probability <= 1:
-                raise InputError(
-                    f"The dropout probability of {name!r} must lie in [0, 1], got {probability}."
-                )
-        self.probabilities = dict(probabilities)
-
-    def __call__(self, sample: Sample) -> Sample:
-        """A new sample; the one given is not changed."""
-        present = [name for name, available in sample["available"].items() if available]
-        dropped = [m for m in present if torch.rand(()) < self.probabilities.get(m, 0.0)]
-        if dropped and len(dropped) == len(present):
-            dropped.pop(int(torch.randint(len(dropped), ())))
-        return without(sample, dropped)
-
-
-def _is_map(value: Tensor | TimeSeries) -> bool:
-    if isinstance(value, TimeSeries):
-        return value.values.ndim == 4
-    return value.ndim >= 2
-
-
 def _is_square(sample: Sample) -> bool:
     values = [*sample["inputs"].values(), *sample.get("cloud_cover", {}).values()]
     if "target" in sample:
         values.append(sample["target"])
-    maps = [v.values if isinstance(v, TimeSeries) else v for v in values if _is_map(v)]
+    maps = [v.values if isinstance(v, TimeSeries) else v for v in values if is_map(v)]
     return all(m.shape[-1] == m.shape[-2] for m in maps)
