@@ -1,11 +1,12 @@
 """Examples of an evaluation: images, truth and prediction side by side, to file and loggers.
 
 Maps are drawn beside the images, those of values with their errors; of patches, the labels that are
-right, missed or wrong, or true and predicted values.
+right, missed or wrong, or true and predicted values, and what texts, tables and series say.
 """
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionlab.callbacks.label_figure import LabelledSample, labels_figure
+from fusionlab.callbacks.sample_notes import notes
 from fusionlab.callbacks.trackers import log_image, takes_images
 from fusionlab.callbacks.value_figures import RegressedSample, value_maps_figure, values_figure
 from fusionlab.plots import examples_figure
@@ -116,15 +118,16 @@ class Examples(Callback):
             shown = pictures(batch, i, pl_module.data_schema)
             name = batch["sample_id"][i] if "sample_id" in batch else ""
             true, said = _array(target[i]), _array(predicted[i])
-            every: dict[str, NDArray[Any] | None] = {**dict.fromkeys(batch["inputs"]), **shown}
+            every = {**dict.fromkeys(_images(batch, pl_module.data_schema)), **shown}
+            noted = notes(batch, i, pl_module.data_schema)
             if schema.regresses:
-                self._samples.append(RegressedSample(name, every, true, said))
+                self._samples.append(RegressedSample(name, every, true, said, noted))
             elif schema.pixelwise:
                 maps = {"truth": true, "prediction": said}
                 self._samples.append([*shown.items(), *maps.items()])
             else:
                 labels = _label_set(said) or frozenset()
-                self._samples.append(LabelledSample(name, every, _label_set(true), labels))
+                self._samples.append(LabelledSample(name, every, _label_set(true), labels, noted))
 
     def _figure(self, schema: Schema) -> Figure:
         if schema.regresses:
@@ -141,8 +144,16 @@ class Examples(Callback):
         figure = self._figure(pl_module.schema)
         self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / f"{stage}_examples.png"
-        figure.savefig(path)
+        with warnings.catch_warnings():  # fonts do not have every script that texts may have
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+            figure.savefig(path)
         log_image(trainer.loggers, f"{stage}/examples", path, trainer.global_step)
+
+
+def _images(batch: Batch, schema: Schema) -> list[str]:
+    """Names of what can be shown as pictures; data may deliver what the schema does not name."""
+    kinds = {name: modality.kind for name, modality in schema.modalities.items()}
+    return [name for name in batch["inputs"] if kinds.get(name, "image") == "image"]
 
 
 def pictures(batch: Batch, i: int, schema: Schema) -> dict[str, NDArray[Any]]:
@@ -150,6 +161,8 @@ def pictures(batch: Batch, i: int, schema: Schema) -> dict[str, NDArray[Any]]:
     shown = {}
     for name, values in batch["inputs"].items():
         if name not in schema.modalities or not bool(batch["available"][name][i]):
+            continue
+        if isinstance(values, list) or schema.modalities[name].kind != "image":
             continue
         if isinstance(values, TimeSeries):
             valid = values.valid[i].nonzero().flatten()

@@ -7,6 +7,7 @@ from fusionlab.fusion.class_weighted import ClassWeighted
 from fusionlab.fusion.concat import Concat
 from fusionlab.fusion.fixed_weighted import FixedWeighted
 from fusionlab.fusion.gated import Gated
+from fusionlab.fusion.modality_weighted import ModalityWeighted
 from fusionlab.fusion.ms_cam import MSCAM
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "Fusion",
     "FusionFactory",
     "Gated",
+    "ModalityWeighted",
 ]

@@ -13,7 +13,11 @@ T = TypeVar("T")
 
 
 def modality_shares(
-    values: Sequence[float] | Mapping[str, float], modalities: Sequence[str], *, where: str
+    values: Sequence[float] | Mapping[str, float],
+    modalities: Sequence[str],
+    *,
+    where: str,
+    option: str = "weights",
 ) -> list[float]:
     """Shares in the order of the modalities, normalised to sum 1.
 
@@ -21,6 +25,7 @@ def modality_shares(
         values: one non-negative number per modality, in their order or by name.
         modalities: names.
         where: what is asking, for the error message.
+        option: the argument that takes them, for the error message.
 
     Raises:
         InputError: if there is not exactly one number per modality, or one is negative or not
@@ -32,7 +37,7 @@ def modality_shares(
             example = ", ".join(f"{name}: {1 / len(modalities):.2g}" for name in modalities)
             raise InputError(
                 f"{where} takes {expected}, got {dict(values)}. Name these, as with "
-                f"--model.model.fusion.weights '{{{example}}}'."
+                f"--model.model.fusion.{option} '{{{example}}}'."
             )
         values = [values[name] for name in modalities]
     if isinstance(values, str) or not isinstance(values, Sequence):

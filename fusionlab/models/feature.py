@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,16 +17,17 @@ from fusionlab.heads import Head, HeadFactory, LinearHead, RegressionHead, Segme
 from fusionlab.models.align import Alignment, AlignmentFactory, Footprint, centre_offset
 from fusionlab.models.composition import Composition
 from fusionlab.models.contributions import leave_one_out_shares, weight_shares
-from fusionlab.types import Batch, Grid, Output, Schema, TimeSeries
+from fusionlab.types import Batch, Grid, Output, Schema, TimeSeries, Tokens
 
 
 class FeatureFusion(Composition):
     """Features of several experts, a fusion of them, and one head over the result.
 
     Where the data have a target per sample, experts give embeddings, or with ``pooled: false``
-    feature maps, of which the head gets the fused one. Where they have one per pixel, experts give
-    feature maps, and what the head answers is resized (bilinear) to the reference's image. Maps are
-    aligned to the map of the reference expert and fused there.
+    feature maps, of which the head gets the fused one; or tokens, where the operator takes these.
+    Where they have one per pixel, experts give feature maps, and what the head answers is resized
+    (bilinear) to the reference's image. Maps are aligned to the map of the reference expert and
+    fused there.
 
     Experts are built without classes, so they carry no head of their own, and those trained before
     may have been trained on other classes, or on other variables. The steps are separate methods:
@@ -83,6 +86,9 @@ class FeatureFusion(Composition):
             name: _width(name, expert, maps=not self.pooled) for name, expert in built.items()
         }
         self.fusion: FeatureOperator = fusion(widths)
+        if self.fusion.takes == "tokens":
+            for name, expert in built.items():
+                _require_tokens(name, expert)
         if self.pixelwise and not self.fusion.keeps_grid:
             raise InputError(
                 f"FeatureFusion: the target of the data is {schema.target!r}, but what "
@@ -126,13 +132,20 @@ class FeatureFusion(Composition):
         super().rebind(schema)
         self.gsd = self.pixel_size(self.reference_expert)
 
-    def embed(self, batch: Batch) -> dict[str, Tensor]:
+    def embed(self, batch: Batch) -> dict[str, Tensor | Tokens]:
         """Features of every expert, float32; zeros where its modality is missing.
 
         Returns:
-            Embeddings ``(B, D)``; where maps are fused, ``(B, D, h, w)`` on the reference's map.
+            Embeddings ``(B, D)``; where maps are fused, ``(B, D, h, w)`` on the reference's map;
+            `Tokens` for an operator that takes them.
         """
         available = self.available(batch)
+        if self.fusion.takes == "tokens":
+            tokens = {name: self.ask_tokens(name, batch) for name in self.experts}
+            return {
+                name: token._replace(valid=token.valid & available[name][:, None])
+                for name, token in tokens.items()
+            }
         features = {
             name: self.ask_features(name, batch, pooled=self.pooled).float()
             for name in self.experts
@@ -141,7 +154,7 @@ class FeatureFusion(Composition):
             features = self._aligned(features, batch)
         return {name: keep_available(value, available[name]) for name, value in features.items()}
 
-    def fuse(self, embeddings: dict[str, Tensor], batch: Batch) -> Output:
+    def fuse(self, embeddings: Mapping[str, Tensor | Tokens], batch: Batch) -> Output:
         """Fuses the experts' features and decides.
 
         Args:
@@ -161,20 +174,20 @@ class FeatureFusion(Composition):
 
     def _fuse(
         self,
-        embeddings: dict[str, Tensor],
+        embeddings: Mapping[str, Tensor | Tokens],
         available: dict[str, Tensor],
         size: tuple[int, int],
     ) -> Output:
         # Operator and head are cheap: float32 also where experts ran in half precision.
-        with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
-            given = {name: value.float() for name, value in embeddings.items()}
+        with torch.autocast(next(iter(available.values())).device.type, enabled=False):
+            given = {name: _float(value) for name, value in embeddings.items()}
             fused = self.fusion(given, available)
             logits = self.head(fused.features)
         if not self.pixelwise:
             weights = fused.weights and {n: _pooled(weight) for n, weight in fused.weights.items()}
             both = {**embeddings, "fused": fused.features}
             pooled = {name: _pooled(values) for name, values in both.items()}
-            return Output(logits, weights=weights, embeddings=pooled)
+            return Output(logits, weights=weights, embeddings=pooled, attention=fused.attention)
         weights = fused.weights and {
             # One weight for the whole map stands for all of its pixels.
             name: weight if weight.shape[-2:] == (1, 1) else _resized(weight, size)
@@ -236,7 +249,9 @@ class FeatureFusion(Composition):
 
 def _image_size(batch: Batch, expert: Expert) -> tuple[int, int]:
     values = batch["inputs"][expert.modality]
-    shape = values.values.shape if isinstance(values, TimeSeries) else values.shape
+    array = values.values if isinstance(values, TimeSeries) else values
+    assert isinstance(array, Tensor)  # fusions of maps take images only
+    shape = array.shape
     return shape[-2], shape[-1]
 
 
@@ -246,9 +261,29 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
-def _pooled(features: Tensor) -> Tensor:
-    """The mean over positions of maps; embeddings as they are."""
+def _float(features: Tensor | Tokens) -> Tensor | Tokens:
+    if isinstance(features, Tokens):
+        return features._replace(values=features.values.float())
+    return features.float()
+
+
+def _pooled(features: Tensor | Tokens) -> Tensor:
+    """The mean over positions of maps, or over valid tokens; embeddings as they are."""
+    if isinstance(features, Tokens):
+        valid = features.valid[..., None]
+        total = torch.where(valid, features.values, 0).sum(dim=1)
+        return total / valid.sum(dim=1).clamp(min=1)
     return features if features.ndim == 2 else features.flatten(2).mean(dim=2)
+
+
+def _require_tokens(name: str, expert: Expert) -> None:
+    try:
+        expert.require_tokens()
+    except InputError as error:
+        raise InputError(
+            f"FeatureFusion cannot attend over the expert {name!r}: {error} Choose an operator "
+            "that fuses embeddings, such as Concat, or another expert."
+        ) from error
 
 
 def _width(name: str, expert: Expert, *, maps: bool) -> int:

@@ -17,6 +17,7 @@ from fusionlab.fusion import (
     FixedWeighted,
     FusionFactory,
     Gated,
+    ModalityWeighted,
 )
 from fusionlab.fusion.pointwise import BatchNorm2d
 
@@ -32,6 +33,7 @@ def operators(m):
     built = {
         "average": Average(names, CLASSES),
         "fixed": FixedWeighted(names, CLASSES, weights=[1.0 + i for i in range(m)]),
+        "modality_weighted": ModalityWeighted(names, CLASSES, init_weights=init["vineyard"]),
         "class_weighted": ClassWeighted(names, CLASSES, init_class_weights=init),
         "gated": Gated(names, CLASSES, class_priors={"water": 0.9}),
         "gated_cloud": Gated(names, CLASSES, cloud_cover=names[1]),
@@ -43,7 +45,7 @@ def operators(m):
 
 KINDS = tuple(operators(2))
 CONVEX = tuple(kind for kind in KINDS if kind != "concat")
-STATIC = ("average", "fixed", "class_weighted")
+STATIC = ("average", "fixed", "modality_weighted", "class_weighted")
 SHAPES = {"maps": (4, 3, 5, 6), "vectors": (4, 3)}
 
 number = st.integers(2, 4)
@@ -127,9 +129,15 @@ def test_order_of_modalities_only_permutes_weights(kind):
     options = {
         "average": {},
         "fixed": {"weights": shares},
+        "modality_weighted": {"init_weights": shares},
         "class_weighted": {"init_class_weights": dict.fromkeys(CLASSES, shares)},
     }
-    cls = {"average": Average, "fixed": FixedWeighted, "class_weighted": ClassWeighted}[kind]
+    cls = {
+        "average": Average,
+        "fixed": FixedWeighted,
+        "modality_weighted": ModalityWeighted,
+        "class_weighted": ClassWeighted,
+    }[kind]
     logits = random_logits(3, "maps", 0)
     expected = cls(names, CLASSES, **options[kind])
     for order in permutations(names):

@@ -12,6 +12,7 @@ from fusionlab.fusion import (
     FixedWeighted,
     FusionFactory,
     Gated,
+    ModalityWeighted,
 )
 
 TWO = ("aerial", "sentinel2")
@@ -49,6 +50,44 @@ def test_a_modality_of_weight_zero_answers_when_alone():
 def test_fixed_weights_errors(weights, message):
     with pytest.raises(InputError, match=message):
         FixedWeighted(TWO, CLASSES, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("given", "aerial"),
+    [(None, 0.5), ([3, 1], 0.75), ({"sentinel2": 9, "aerial": 1}, 0.1), ([0, 1], 1e-6)],
+)
+def test_initial_modality_weights(given, aerial):
+    fusion = ModalityWeighted(TWO, CLASSES, init_weights=given)
+    assert [tuple(p.shape) for p in fusion.parameters()] == [(2,)]
+    shares = fusion.class_weights()
+    torch.testing.assert_close(shares["aerial"], torch.full((3,), aerial), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(shares["aerial"] + shares["sentinel2"], torch.ones(3))
+
+
+def test_modality_weights_learn_whom_to_trust():
+    fusion = ModalityWeighted(TWO, CLASSES)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    right = 3 * torch.nn.functional.one_hot(labels, 3).float()
+    logits = {"aerial": right, "sentinel2": right.roll(1, dims=1)}
+    optimizer = torch.optim.SGD(fusion.parameters(), lr=1.0)
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(fusion(logits).logits, labels).backward()
+        optimizer.step()
+    assert fusion.class_weights()["aerial"].min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], "per modality.*got 1"),
+        ([0.0, 0.0], "must be positive"),
+        ({"aerial": 1.0, "lidar": 1.0}, r"--model\.model\.fusion\.init_weights '\{aerial: 0\.5"),
+    ],
+)
+def test_modality_weights_errors(weights, message):
+    with pytest.raises(InputError, match=message):
+        ModalityWeighted(TWO, CLASSES, init_weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +225,8 @@ def test_too_few(modalities, classes, message):
         ("ClassWeighted", {"init_class_weights": {1: [0.3, 0.7]}}),
         ("FixedWeighted", {"weights": [1, 3]}),
         ("FixedWeighted", {"weights": {"aerial": 1, "sentinel2": 3}}),
+        ("ModalityWeighted", {}),
+        ("ModalityWeighted", {"init_weights": {"aerial": 1, "sentinel2": 3}}),
         ("Gated", {"cloud_cover": "sentinel2", "class_priors": 0.3}),
         ("Gated", {"class_priors": [0.3, 0.4, 0.5]}),
         ("Gated", {"class_priors": {"water": 0.3}}),

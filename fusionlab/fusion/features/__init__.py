@@ -3,9 +3,15 @@
 from fusionlab.fusion.features.add import Add
 from fusionlab.fusion.features.aff import AFF
 from fusionlab.fusion.features.attention import Attention
-from fusionlab.fusion.features.base import FeatureOperator, FeatureOperatorFactory, FusedFeatures
+from fusionlab.fusion.features.base import (
+    FeatureOperator,
+    FeatureOperatorFactory,
+    FusedFeatures,
+    TokenOperator,
+)
 from fusionlab.fusion.features.bilinear import LowRankBilinear
 from fusionlab.fusion.features.concat import Concat
+from fusionlab.fusion.features.cross_attention import CrossAttention
 from fusionlab.fusion.features.film import FiLM
 from fusionlab.fusion.features.gated import Gated
 from fusionlab.fusion.features.hadamard import Hadamard
@@ -19,6 +25,7 @@ __all__ = [
     "Add",
     "Attention",
     "Concat",
+    "CrossAttention",
     "FeatureOperator",
     "FeatureOperatorFactory",
     "FiLM",
@@ -29,5 +36,6 @@ __all__ = [
     "LowRankBilinear",
     "MatMul",
     "Projection",
+    "TokenOperator",
     "Weighted",
 ]

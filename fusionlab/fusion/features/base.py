@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fusionlab.component import Component
 from fusionlab.errors import InputError
+from fusionlab.types import Tokens
 
 
 class FusedFeatures(NamedTuple):
@@ -19,10 +20,12 @@ class FusedFeatures(NamedTuple):
         features: ``(B, D)`` or ``(B, D, H, W)``.
         weights: per expert its share in [0, 1], ``(B, 1)`` or ``(B, 1, H or 1, W or 1)``, summing
             to 1 over the experts; None where the operator has no such weights.
+        attention: of operators that compare tokens, see `Output`.
     """
 
     features: Tensor
     weights: dict[str, Tensor] | None = None
+    attention: dict[tuple[str, str], Tensor] | None = None
 
 
 class FeatureOperator(Component):
@@ -38,6 +41,7 @@ class FeatureOperator(Component):
     Attributes:
         channels: as given.
         channels_out: width of the result; set by every operator.
+        takes: what it fuses: embeddings and maps, or tokens (`TokenOperator`).
         keeps_grid: whether a pixel of the result says what is at that pixel of the maps.
 
     Raises:
@@ -46,6 +50,7 @@ class FeatureOperator(Component):
 
     supplied: ClassVar[tuple[str, ...]] = ("channels",)
     channels_out: int
+    takes: ClassVar[Literal["features", "tokens"]] = "features"
     keeps_grid: ClassVar[bool] = True
 
     def __init__(self, channels: Mapping[str, int]) -> None:
@@ -102,12 +107,57 @@ class FeatureOperator(Component):
         return self.fuse(masked, there)
 
 
+class TokenOperator(FeatureOperator):
+    """Turns the tokens of several experts into one embedding: patches, words, dates, columns.
+
+    As `FeatureOperator`, but experts may have different numbers of tokens, of which some only pad.
+    """
+
+    takes = "tokens"
+    keeps_grid = False
+
+    def fuse_tokens(self, tokens: Mapping[str, Tokens]) -> FusedFeatures:
+        """The operator itself.
+
+        Args:
+            tokens: per expert ``(B, N, D)``; where it is missing, zeros of which none is valid.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define fuse_tokens().")
+
+    def forward(
+        self, features: Mapping[str, Any], available: Mapping[str, Tensor] | None = None
+    ) -> FusedFeatures:
+        """Fuses tokens.
+
+        Args:
+            features: per expert its `Tokens`, ``(B, N, D)``.
+            available: per expert ``(B,)`` bool; all there if not given.
+
+        Raises:
+            InputError: if an expert's tokens are absent or have another width than announced.
+        """
+        widths = {name: tokens.values.shape[-1] for name, tokens in features.items()}
+        if widths != self.channels:
+            raise InputError(
+                f"{type(self).__name__} was built for tokens of the widths {self.channels}, got "
+                f"{widths}. A missing modality is zeros with available = False."
+            )
+        masked = {}
+        for name in self.channels:
+            tokens: Tokens = features[name]
+            valid = tokens.valid
+            if available is not None:
+                valid = valid & available[name][:, None]
+            masked[name] = tokens._replace(values=keep_available(tokens.values, valid), valid=valid)
+        return self.fuse_tokens(masked)
+
+
 def keep_available(features: Tensor, available: Tensor) -> Tensor:
     """Zeros where a sample is missing, whatever stood there, and no gradient to it.
 
     Args:
         features: ``(..., B, D)`` or ``(..., B, D, H, W)``.
-        available: ``(..., B)`` bool.
+        available: ``(..., B)`` bool; or per token, with features ``(B, N, D)``, ``(B, N)``.
     """
     axes = features.ndim - available.ndim
     there = available.reshape(*available.shape, *[1] * axes)
