@@ -26,7 +26,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from fusionlab.callbacks import (
+    AttentionExamples,
     BestCheckpoint,
+    ClassSimilarities,
     EpochSeed,
     Examples,
     GeoTiffWriter,
@@ -55,7 +57,7 @@ from fusionlab.cli_mistakes import check_names, input_error, raised_behind, subc
 from fusionlab.cli_parser import Parser
 from fusionlab.data import DataModule
 from fusionlab.errors import InputError
-from fusionlab.tasks import ClassificationTask, Task
+from fusionlab.tasks import ClassificationTask, ContrastiveTask, Task
 from fusionlab.types import PIXELWISE
 
 WriterFactory = Callable[[str], Callback]
@@ -70,6 +72,7 @@ for message in (
     "The number of training batches",  # small data sets log per epoch
     "You requested to overfit but enabled train dataloader shuffling",  # turned off, as wanted
     r"It is recommended to use .*sync_dist=True",  # the metrics are synchronised already
+    "Dataset has no geotransform",  # pictures that lie nowhere are data, too
 ):
     warnings.filterwarnings("ignore", message)
 
@@ -270,8 +273,10 @@ class FusionlabCLI(LightningCLI):
             callbacks.append(InitialValues())
         if self.subcommand == "predict":
             callbacks.append(self._get(self.config_init, "writer")(str(output)))
+            callbacks.append(ClassSimilarities(output))
         else:
             callbacks += [EpochSeed(), MonitorCheck(), Report(output), Examples(output)]
+            callbacks.append(AttentionExamples(output))
         loggers = trainer.logger
         if loggers is None or loggers is True:
             loggers = []
@@ -311,8 +316,9 @@ def _writer(task: str | None, description: dict[str, Any]) -> type[Callback]:
     if module:
         with suppress(ImportError):  # reported where the model is parsed
             kind = getattr(importlib.import_module(module), name, None)
-    classifies = isinstance(kind, type) and issubclass(kind, ClassificationTask)
-    return TableWriter if classifies else GeoTiffWriter
+    tables = (ClassificationTask, ContrastiveTask)
+    of_samples = isinstance(kind, type) and issubclass(kind, tables)
+    return TableWriter if of_samples else GeoTiffWriter
 
 
 def _config_name(subcommand: str | None) -> str:

@@ -17,15 +17,17 @@ from jsonargparse import Namespace
 
 from fusionlab.errors import InputError
 
-FACTS = ("trained_on", "restored", "sha256")
+FACTS = ("trained_on", "restored", "sha256", "packed_tokenizer", "tower_sizes")
 """Arguments of tasks and components that a checkpoint fills in; a user's class may have them too.
 
 `trained_on`: the schema of the data of its training. `restored`: whether the checkpoint holds the
-weights. `sha256`: of the file that these came from.
+weights. `sha256`: of the file that these came from. `packed_tokenizer`: of an expert for texts.
+`tower_sizes`: of a network that came from a hub.
 """
 
-_EXPERT = "expert"
-"""What is inside a pretrained expert: a fact too, but one whose own settings may be changed."""
+_INSIDE = ("expert", "encoders")
+"""What is inside a pretrained expert, or a zero-shot model: a fact too, but one whose own settings
+may be changed."""
 
 _Settings = Mapping[str, Any] | Namespace
 
@@ -45,7 +47,7 @@ def without_facts(settings: Any) -> Any:  # noqa: ANN401
         name: without_facts(inner)
         for name, inner in _entries(settings)
         if not (name in FACTS and not (name == "sha256" and pinned))
-        and not (name == _EXPERT and inner is None)
+        and not (name in _INSIDE and inner is None)
     }
     return Namespace(kept) if isinstance(settings, Namespace) else kept  # type: ignore[no-untyped-call]
 
@@ -62,7 +64,7 @@ def denied_facts(settings: _Settings, description: Mapping[str, Any]) -> dict[st
     """
     denied: dict[str, Any] = {}
     for place, said, stated in _parts(settings, description):
-        for name in (*FACTS, _EXPERT):
+        for name in (*FACTS, *_INSIDE):
             if name not in stated or name not in said or said[name] == stated[name]:
                 continue
             if name in FACTS or said[name] is None:
@@ -89,7 +91,8 @@ def refuse_other_files(settings: _Settings, description: Mapping[str, Any], *, w
     """
     for place, said, stated in _parts(settings, description):
         file = said.get("checkpoint")
-        holds = stated.get(_EXPERT) is not None and stated.get("checkpoint") is None
+        inside = any(stated.get(name) is not None for name in _INSIDE)
+        holds = inside and stated.get("checkpoint") is None
         if not holds or not isinstance(file, str) or not Path(file).is_file():
             continue
         with Path(file).open("rb") as content:

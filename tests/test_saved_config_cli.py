@@ -116,7 +116,8 @@ def test_facts_are_not_saved_with_the_settings(runs, bigearthnet_runs):
     expert = saved(runs / "fused")["model"]["init_args"]["model"]["init_args"]["experts"]["aerial"]
     checkpoint = str(runs / "aerial" / "best.ckpt")
     assert expert["init_args"] == {
-        "checkpoint": checkpoint, "strict": True, "evaluate": True, "stage": None, "stage_index": -1
+        "checkpoint": checkpoint, "part": None, "strict": True, "evaluate": True, "stage": None,
+        "stage_index": -1,
     }  # fmt: skip
 
 

@@ -80,6 +80,17 @@ def test_a_value_per_sample(root, tmp_path):
         assert sample["target"].tolist() == [pytest.approx(elevation)]
 
 
+def test_contrastive_pairs_of_radar_and_optical_images(root, tmp_path):
+    small = [*flags(root, "contrastive", tmp_path / "run"), "--trainer.fast_dev_run", "true"]
+    for name in ("s1", "s2"):
+        small += [f"--model.model.experts.{name}.backbone", "timm/test_resnet"]
+    with without_pictures():
+        cli = run(["fit", *small])
+    assert cli.model.pairs == [("s2", "s1")]
+    assert cli.model.schema.classes == ()
+    assert np.isfinite(float(cli.trainer.callback_metrics["train/loss"]))
+
+
 @pytest.mark.slow
 def test_experts_fusion_and_maps(root, tmp_path):
     experts = []
@@ -153,6 +164,30 @@ def test_the_real_places(shared, tmp_path):
             assert shares.descriptions == MODALITIES
             total = shares.read().astype(int).sum(axis=0)
         np.testing.assert_allclose(total, 100, atol=2)
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_pairs_of_the_real_places(shared, tmp_path):
+    """Radar and optical windows of the places learn to find each other."""
+    root = shared / "data" / "terramesh"
+    recipe = [*flags(root, "contrastive", tmp_path / "run"), "--data.batch_size", "8"]
+    recipe += ["--data.splits", "{val: '*485L*', test: '*378R*'}"]
+    for name in ("s1", "s2"):
+        recipe += [f"--model.model.experts.{name}.backbone", "timm/test_resnet"]
+    best = str(tmp_path / "run" / "best.ckpt")
+    with without_pictures():
+        run(["fit", *recipe, "--trainer.max_epochs", "2"])
+        cli = run(["test", *recipe, "--ckpt_path", best, "--output", str(tmp_path / "test")])
+        run(["predict", *recipe, "--ckpt_path", best, "--data.predict_split", "all",
+             "--output", str(tmp_path / "table")])  # fmt: skip
+    scores = cli.trainer.callback_metrics
+    assert scores["test/candidates/s2_to_s1"] == 7 * 7
+    assert 0 < float(scores["test/recall_at_10"]) <= 1
+    table = pq.read_table(tmp_path / "table" / "predictions.parquet").to_pydict()
+    assert len(table["patch"]) == 3 * 7 * 7
+    vectors = np.array(table["embedding_s1"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Callbacks: checkpoints, maps of predictions, reports and pictures of a run."""
 
+from fusionlab.callbacks.attention_examples import AttentionExamples
 from fusionlab.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from fusionlab.callbacks.class_similarities import ClassSimilarities
 from fusionlab.callbacks.epoch_seed import EpochSeed
 from fusionlab.callbacks.examples import Examples
 from fusionlab.callbacks.geotiff_writer import GeoTiffWriter
@@ -12,7 +14,9 @@ from fusionlab.callbacks.save_config import SaveConfig
 from fusionlab.callbacks.table_writer import TableWriter
 
 __all__ = [
+    "AttentionExamples",
     "BestCheckpoint",
+    "ClassSimilarities",
     "EpochSeed",
     "Examples",
     "GeoTiffWriter",

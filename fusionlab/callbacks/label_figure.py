@@ -36,12 +36,14 @@ class LabelledSample:
         pictures: uint8 ``(H, W, 3)`` by title; None for what is missing in this sample.
         true: indices of its classes; None where they are unknown.
         predicted: indices of the classes that the model names.
+        notes: what else is known of it, below its labels.
     """
 
     name: str
     pictures: Mapping[str, NDArray[Any] | None]
     true: frozenset[int] | None
     predicted: frozenset[int]
+    notes: Sequence[Line] = ()
 
 
 def labels_figure(samples: Sequence[LabelledSample], classes: Sequence[str]) -> Figure:
@@ -55,7 +57,7 @@ def labels_figure(samples: Sequence[LabelledSample], classes: Sequence[str]) -> 
         InputError: if there is nothing to show.
     """
     return samples_figure(
-        [DescribedSample(s.name, s.pictures, _lines(s, classes)) for s in samples]
+        [DescribedSample(s.name, s.pictures, [*_lines(s, classes), *s.notes]) for s in samples]
     )
 
 

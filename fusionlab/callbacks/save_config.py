@@ -16,4 +16,4 @@ class SaveConfig(SaveConfigCallback):
         folder = Path(self.config.output)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.config_filename
-        self.parser.save(self.config, path, skip_unset=False, overwrite=True)
+        self.parser.save(self.config, path, skip_unset=False, overwrite=True, multifile=False)

@@ -44,7 +44,8 @@ class TableWriter(Callback):
     * ``probability_<class>`` for every class: in pandas ``df.filter(regex="^probability_")``, in
       DuckDB ``SELECT COLUMNS('^probability_') FROM 'predictions.parquet'``. Of a model that gives
       values ``value_<variable>`` for every variable instead, and no labels.
-    * ``share_<expert>`` and ``embedding_<expert>`` (a list of numbers) on request.
+    * ``share_<expert>`` and ``embedding_<expert>`` (a list of numbers) on request. Of a model that
+      gives embeddings only (`ContrastiveTask`) these are always there, and no labels or numbers.
 
     A sample of which no modality was available has a row, too: its labels are empty, and its
     probabilities or values, shares and embeddings null. The embedding of an expert whose own
@@ -76,7 +77,7 @@ class TableWriter(Callback):
         embeddings: write the embeddings of every expert and the fused one; Parquet only.
 
     Raises:
-        InputError: if embeddings are wanted in CSV.
+        InputError: if embeddings are wanted in CSV, or later if a model gives nothing else.
     """
 
     def __init__(
@@ -117,6 +118,13 @@ class TableWriter(Callback):
                 "TableWriter writes one answer per sample, but the model answers per pixel. Write "
                 "its predictions with `--writer GeoTiffWriter`."
             )
+        if isinstance(pl_module, Task) and pl_module.only_embeddings:
+            if self.format == "csv":
+                raise InputError(
+                    f"{type(pl_module).__name__} gives embeddings, lists of numbers, which a CSV "
+                    "file has no place for: write `format: parquet`."
+                )
+            self.embeddings = True
         if self.embeddings and isinstance(pl_module, Task):
             pl_module.require_embeddings()
         if "geopackage" in self.grid:
@@ -184,7 +192,7 @@ class TableWriter(Callback):
         assert self._maps is not None
         with self._writing():
             self._table.add(rows)
-            if self.grid != ("none",) and _cut_from_raster(batch):
+            if self.grid != ("none",) and predictions.names and _cut_from_raster(batch):
                 window, stride = _steps(batch)
                 self._maps.add(predictions, rows, window=window, stride=stride)
 
@@ -222,6 +230,7 @@ class TableWriter(Callback):
         schema = _schema(task)
         reads = getattr(task.model, "modalities", None) or tuple(batch["available"])
         available = {name: batch["available"][name].cpu().numpy() for name in reads}
+        numbers = outputs.get("values" if schema.regresses else "probabilities")
         shares = self._asked_for(outputs, "shares", wanted=self.contributions)
         embeddings = self._asked_for(outputs, "embeddings", wanted=self.embeddings)
         placement = batch.get("placement")
@@ -229,8 +238,8 @@ class TableWriter(Callback):
             patches=batch["sample_id"],
             names=schema.outputs,
             units=schema.units,
-            numbers=_array(outputs["values" if schema.regresses else "probabilities"]),
-            labels=None if schema.regresses else outputs["labels"].cpu().numpy(),
+            numbers=_no_numbers(batch) if numbers is None else _array(numbers),
+            labels=outputs["labels"].cpu().numpy() if "labels" in outputs else None,
             several=schema.target == "multilabel",
             present=_any(available.values()),
             available=available,
@@ -302,6 +311,10 @@ def _schema(task: LightningModule) -> Schema:
 def _array(values: torch.Tensor) -> Floats:
     array: Floats = values.detach().cpu().float().numpy()
     return array
+
+
+def _no_numbers(batch: Batch) -> Floats:
+    return np.empty((len(batch["sample_id"]), 0), np.float32)
 
 
 def _any(masks: Iterable[Mask]) -> Mask:

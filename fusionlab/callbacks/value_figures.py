@@ -47,12 +47,14 @@ class RegressedSample:
         pictures: uint8 ``(H, W, 3)`` by title; None for what is missing in this sample.
         true: values ``(V, h, w)`` or ``(V,)``, NaN where unknown.
         predicted: likewise.
+        notes: what else is known of it, below its numbers.
     """
 
     name: str
     pictures: Mapping[str, NDArray[Any] | None]
     true: Floats
     predicted: Floats
+    notes: Sequence[Line] = ()
 
 
 def value_maps_figure(
@@ -111,7 +113,9 @@ def values_figure(
         InputError: if there is nothing to show.
     """
     names = [with_unit(*one) for one in zip(variables, units, strict=True)]
-    return samples_figure([DescribedSample(s.name, s.pictures, _lines(s, names)) for s in samples])
+    return samples_figure(
+        [DescribedSample(s.name, s.pictures, [*_lines(s, names), *s.notes]) for s in samples]
+    )
 
 
 def _lines(sample: RegressedSample, names: Sequence[str]) -> list[Line]:

@@ -4,6 +4,7 @@ from fusionlab.metrics.classification import ClassificationMetrics, Curve
 from fusionlab.metrics.decision import Decision, probabilities
 from fusionlab.metrics.mean_loss import MeanLoss
 from fusionlab.metrics.regression import RegressionMetrics
+from fusionlab.metrics.retrieval import RetrievalMetrics
 from fusionlab.metrics.segmentation import SegmentationMetrics
 from fusionlab.metrics.shares import ModalityShares
 
@@ -14,6 +15,7 @@ __all__ = [
     "MeanLoss",
     "ModalityShares",
     "RegressionMetrics",
+    "RetrievalMetrics",
     "SegmentationMetrics",
     "probabilities",
 ]

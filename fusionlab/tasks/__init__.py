@@ -2,6 +2,7 @@
 
 from fusionlab.tasks.base import ModelFactory, Task
 from fusionlab.tasks.classification import ClassificationTask
+from fusionlab.tasks.contrastive import ContrastiveTask
 from fusionlab.tasks.regression import RegressionTask
 from fusionlab.tasks.schedules import WarmupCosine
 from fusionlab.tasks.segmentation import SegmentationTask
@@ -9,6 +10,7 @@ from fusionlab.tasks.supervised import SupervisedTask
 
 __all__ = [
     "ClassificationTask",
+    "ContrastiveTask",
     "ModelFactory",
     "RegressionTask",
     "SegmentationTask",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,6 +19,7 @@ from fusionlab.checkpoints import (
     strip_weights,
 )
 from fusionlab.component import Component, Model
+from fusionlab.data import Mixing
 from fusionlab.errors import InputError
 from fusionlab.tasks.parameter_groups import (
     ParameterGroup,
@@ -56,6 +57,9 @@ class Task(LightningModule):
         InputError: if a glob matches no parameter, if nothing is trainable, or if the data and the
             checkpoint disagree on the names of classes or variables, or on units.
     """
+
+    only_embeddings: ClassVar[bool] = False
+    """Whether its predictions are embeddings, and nothing besides."""
 
     def __init__(
         self,
@@ -167,12 +171,30 @@ class Task(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": interval},
         }
 
-    def setup(self, stage: str) -> None:
-        """Refuses a precision that would cost accuracy unseen.
+    def require_mixed(self, mix: Mixing) -> None:
+        """Refuses to train on samples that are mixed with one another.
+
+        Args:
+            mix: what mixes them.
 
         Raises:
-            InputError: for half precision throughout, or double precision.
+            InputError: of every task that does not say otherwise.
         """
+        raise InputError(
+            f"data.mix: {type(mix).__name__} mixes samples and their targets, but "
+            f"{type(self).__name__} trains on samples as they are. Leave mix out."
+        )
+
+    def setup(self, stage: str) -> None:
+        """Refuses a precision that would cost accuracy unseen, and targets it cannot learn from.
+
+        Raises:
+            InputError: for half precision throughout, or double precision, or mixed samples that
+                `require_mixed` refuses.
+        """
+        mix = getattr(getattr(self.trainer, "datamodule", None), "mix", None)
+        if stage == "fit" and mix is not None:
+            self.require_mixed(mix)
         precision = str(self.trainer.precision)
         if precision.endswith("-true") and precision != "32-true":
             raise InputError(

@@ -22,7 +22,7 @@ from fusionlab.plots import (
 from fusionlab.tasks.base import ModelFactory, Stage
 from fusionlab.tasks.supervised import SupervisedTask
 from fusionlab.tasks.target_order import TargetOrder
-from fusionlab.types import IGNORE_INDEX, Batch, Schema, Target
+from fusionlab.types import IGNORE_INDEX, Batch, Schema, Target, is_soft, known_shares
 
 
 class ClassificationTask(SupervisedTask):
@@ -34,15 +34,18 @@ class ClassificationTask(SupervisedTask):
     every class at its threshold or over.
 
     Logs what `SupervisedTask` logs, and for val and test the scores of `ClassificationMetrics`:
-    ``ap_macro``, ``ap_micro``, ``f1_macro``, ``f1_micro``, ``ap/<class>`` and ``f1/<class>``,
-    ``classes_evaluated``, for multiclass targets ``overall_accuracy``, and, except during a fit,
-    ``support/<class>``.
+    ``ap_macro``, ``ap_micro``, ``f1_macro``, ``f1_micro``, weighted by support ``f1_weighted``,
+    ``precision_weighted`` and ``recall_weighted``, per class ``ap/<class>``, ``f1/<class>``,
+    ``precision/<class>`` and ``recall/<class>``, ``classes_evaluated``, for multiclass targets
+    ``overall_accuracy``, and, except during a fit, ``support/<class>``.
 
     Args:
         schema: what the data deliver; linked from the data module.
         model: an expert or a fused model.
         threshold: for multilabel targets, the probability from which on a class is given: one for
             all, or by class name, with 0.5 for those not named.
+        classes: names of the classes to tell apart, one per sample, where the data name none: a
+            `ZeroShot` model needs no target.
         options: as for `SupervisedTask`; the loss is `BinaryCrossEntropy` for multilabel targets
             and `CrossEntropy` for multiclass ones if not given.
 
@@ -50,8 +53,8 @@ class ClassificationTask(SupervisedTask):
         decision: which classes a sample is given.
 
     Raises:
-        InputError: as `SupervisedTask`, for too few or too many classes, or a threshold that
-            `Decision` refuses.
+        InputError: as `SupervisedTask`, for too few or too many classes, other `classes` than the
+            data's, or a threshold that `Decision` refuses.
     """
 
     losses: ClassVar[Mapping[Target, LossFactory]] = MappingProxyType(
@@ -64,15 +67,18 @@ class ClassificationTask(SupervisedTask):
         model: ModelFactory,
         *,
         threshold: float | dict[str, float] = 0.5,
+        classes: list[str] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
+        if classes is not None:
+            schema = _with_classes(schema, classes)
+
         def metrics(schema: Schema) -> ClassificationMetrics:
             return ClassificationMetrics(schema.classes, schema.target, threshold)
 
         super().__init__(schema, model, metrics=metrics, **options)
-        classes, target = self.schema.classes, self.schema.target
         self.threshold = threshold
-        self.decision = Decision(classes, target, threshold)
+        self.decision = Decision(self.schema.classes, self.schema.target, threshold)
         self.target_order = TargetOrder(self.data_schema, self.schema)
 
     @classmethod
@@ -92,14 +98,14 @@ class ClassificationTask(SupervisedTask):
             )
 
     def target(self, batch: Batch) -> Tensor:
-        """Class indices ``(B,)`` or values per class ``(B, K)`` in the order of the model."""
+        """Class indices ``(B,)``, or values or shares ``(B, K)``, in the order of the model."""
         ordered: Tensor = self.target_order(batch["target"])
         return ordered
 
     def known(self, target: Tensor) -> Tensor:
         """Samples whose classes are known, ``(B,)``."""
         if self.schema.target == "multiclass":
-            return target != IGNORE_INDEX
+            return known_shares(target) if is_soft(target) else target != IGNORE_INDEX
         return torch.ones(len(target), dtype=torch.bool, device=target.device)
 
     def on_target(self, values: Tensor, batch: Batch) -> Tensor:
@@ -201,3 +207,15 @@ class ClassificationTask(SupervisedTask):
         scores = self.evaluation(stage).scores
         assert isinstance(scores, ClassificationMetrics)
         return scores
+
+
+def _with_classes(schema: Schema, classes: list[str]) -> Schema:
+    """The schema with classes that the data do not name."""
+    if not schema.outputs:
+        return Schema(schema.modalities, classes, gsd=schema.gsd, target="multiclass")
+    if set(schema.outputs) != set(classes):
+        raise InputError(
+            f"`classes` of the task are {classes}, but the data name {schema.kind} of their own: "
+            f"{list(schema.outputs)}. Leave `classes` out, or use data without a target."
+        )
+    return schema

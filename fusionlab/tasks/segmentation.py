@@ -17,7 +17,7 @@ from fusionlab.plots import confusion_matrix_chart
 from fusionlab.tasks.aligned import AlignedTask
 from fusionlab.tasks.base import ModelFactory, Stage
 from fusionlab.tasks.target_order import TargetOrder
-from fusionlab.types import IGNORE_INDEX, Batch, Schema, Target
+from fusionlab.types import IGNORE_INDEX, Batch, Schema, Target, is_soft, known_shares
 
 
 class SegmentationTask(AlignedTask):
@@ -57,13 +57,13 @@ class SegmentationTask(AlignedTask):
             raise InputError("Segmentation needs class names, but the data name none.")
 
     def target(self, batch: Batch) -> Tensor:
-        """Class indices ``(B, H, W)`` in the order of the model."""
+        """Class indices ``(B, H, W)``, or shares ``(B, K, H, W)``, in the order of the model."""
         ordered: Tensor = self.target_order(batch["target"])
         return ordered
 
     def known(self, target: Tensor) -> Tensor:
         """Pixels whose class is known, ``(B, H, W)``."""
-        return target != IGNORE_INDEX
+        return known_shares(target) if is_soft(target) else target != IGNORE_INDEX
 
     def score(self, metric: Metric, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
         """Predicted class indices ``(B, H, W)``; see `SupervisedTask.score`."""

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from fusionlab.data import Mixing
 from fusionlab.errors import InputError
 from fusionlab.experts import Expert
 from fusionlab.fusion import Fusion
@@ -153,6 +154,15 @@ class SupervisedTask(Task):
                 "target."
             )
 
+    def require_mixed(self, mix: Mixing) -> None:
+        """Refuses mixed samples if the loss cannot be compared with their targets.
+
+        Raises:
+            InputError: names the losses that can.
+        """
+        if mix.softens(self.schema.target):
+            self.loss.require_soft()
+
     def target(self, batch: Batch) -> Tensor:
         """What the model should answer; tasks that change what the data say override it."""
         return batch["target"]
@@ -207,12 +217,15 @@ class SupervisedTask(Task):
     def _log_training(self, name: str, loss: Tensor, size: int, *, prog_bar: bool = False) -> None:
         self.log(name, loss, prog_bar=prog_bar, on_step=True, on_epoch=True, batch_size=size)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Updates the metrics; returns what is ``predicted`` for whoever draws it."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Updates the metrics; returns what is ``predicted`` for whoever draws it.
+
+        Beside it ``attention``, see `Output`, of models that have it.
+        """
         return self._evaluate(batch, self.val)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Updates the metrics; returns what is ``predicted`` for whoever draws it."""
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """As `validation_step`."""
         return self._evaluate(batch, self.test)
 
     def on_validation_epoch_end(self) -> None:
@@ -294,7 +307,7 @@ class SupervisedTask(Task):
         target = batch["target"]
         return torch.ones(len(target), dtype=torch.bool, device=target.device)
 
-    def _evaluate(self, batch: Batch, evaluation: Evaluation) -> dict[str, Tensor]:
+    def _evaluate(self, batch: Batch, evaluation: Evaluation) -> dict[str, Any]:
         output: Output = self(batch)
         target, counted = self.target(batch), self._counted(batch)
         known = self.known(target)
@@ -308,7 +321,9 @@ class SupervisedTask(Task):
                 name: self.weights_on_target(value, batch) for name, value in output.weights.items()
             }
             evaluation.shares.update(weights, predicted, valid)
-        return {"predicted": predicted}
+        if output.attention is None:
+            return {"predicted": predicted}
+        return {"predicted": predicted, "attention": output.attention}
 
     def _log_scores(self, stage: Stage) -> None:
         evaluation = self.evaluation(stage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionlab.types import IGNORE_INDEX, Schema
+from fusionlab.types import IGNORE_INDEX, Schema, is_soft
 
 
 class TargetOrder(nn.Module):
@@ -17,22 +17,25 @@ class TargetOrder(nn.Module):
     """
 
     table: Tensor | None
+    channels: Tensor | None
 
     def __init__(self, data: Schema, model: Schema) -> None:
         super().__init__()
         given, wanted = data.outputs, model.outputs
         self.columns = model.target not in ("segmentation", "multiclass")
-        table = None
+        table = channels = None
         if given and given != wanted:
-            if self.columns:
-                table = torch.tensor([given.index(name) for name in wanted])
-            else:
+            channels = torch.tensor([given.index(name) for name in wanted])
+            if not self.columns:
                 table = torch.full((IGNORE_INDEX + 1,), IGNORE_INDEX)
                 table[: len(given)] = torch.tensor([wanted.index(name) for name in given])
         self.register_buffer("table", table, persistent=False)
+        self.register_buffer("channels", channels, persistent=False)
 
     def forward(self, target: Tensor) -> Tensor:
-        """Class indices of any shape; or values per class or variable, ``(B, K, ...)``."""
-        if self.table is None:
+        """Class indices of any shape; or shares or values ``(B, K, ...)`` per class or variable."""
+        if self.channels is None:
             return target
-        return target.index_select(1, self.table) if self.columns else self.table[target]
+        if self.table is None or is_soft(target):
+            return target.index_select(1, self.channels)
+        return self.table[target]

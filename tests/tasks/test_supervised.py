@@ -178,7 +178,7 @@ def test_shares_on_request():
     [
         (SegmentationTask, {"alignment"}),
         (RegressionTask, {"alignment"}),
-        (ClassificationTask, {"threshold"}),
+        (ClassificationTask, {"threshold", "classes", "classes+"}),
     ],
 )
 def test_the_command_line_shows_inherited_arguments(task, own):
