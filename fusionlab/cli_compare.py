@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fusionlab.errors import InputError
 
 if TYPE_CHECKING:
+    from fusionlab.study.collected import StudyRecord
     from fusionlab.study.members import MemberRun
     from fusionlab.study.report import Report
     from fusionlab.study.study_file import Study
@@ -150,7 +151,10 @@ def _study(options: Namespace) -> int:
     ]
     with _alone(study.output):
         refuse_changed(runs, standings(runs), overwrite=options.overwrite)
-        record = StudyRecord(study.title, list(members), seeds, study.score, list(allowed))
+        record = StudyRecord(
+            study.title, list(members), seeds, study.score, list(allowed),
+            {name: list(member.rung) for name, member in members.items() if member.rung},
+        )  # fmt: skip
         write_study_record(study.output, record)
         progress = _progress(runs, options.jobs, study.score)
         runner = Runner(runs, jobs=options.jobs, progress=progress)
@@ -169,7 +173,7 @@ def _study(options: Namespace) -> int:
             progress.close()
         state = standings(every)  # training a member anew undoes those that use it
         still = [run for run in done_before if state[run.key] == "done"]
-        return _report_study(options, study, [*runs, *still], runner.failed, remarks)
+        return _report_study(options, study, [*runs, *still], runner.failed, remarks, record)
 
 
 def _report_study(
@@ -178,11 +182,12 @@ def _report_study(
     runs: Sequence[MemberRun],
     failed: dict[str, str],
     remarks: Sequence[str],
+    noted: StudyRecord,
 ) -> int:
     from fusionlab.study.collected import remarks_on
     from fusionlab.study.finished import read_run
 
-    order = {name: i for i, name in enumerate(study.members)}
+    order = {name: i for i, name in enumerate(noted.members)}
     finished = []
     for run in sorted(runs, key=lambda run: (order[run.member], run.seed)):
         if run.key not in failed:
@@ -194,7 +199,9 @@ def _report_study(
         reasons = "".join(f"\n  {key}: {reason}" for key, reason in failed.items())
         raise InputError(f"No run of the study is finished.{reasons}")
     told = [*remarks, *remarks_on(finished)]
-    report = _write(options, finished, study.output, study.title, failed, told, study.score)
+    report = _write(
+        options, finished, study.output, study.title, failed, told, study.score, noted.rungs
+    )
     if study.trackers:
         from fusionlab.study.tracking import log_report
 
@@ -228,7 +235,7 @@ def _finished(options: Namespace) -> int:
     title = record.title if record else "comparison"
     score = options.score or (record.score if record else None)
     told = [*remarks, *remarks_on(runs)]
-    _write(options, runs, output, title, left_out, told, score)
+    _write(options, runs, output, title, left_out, told, score, record.rungs if record else {})
     return 0
 
 
@@ -240,6 +247,7 @@ def _write(
     failed: dict[str, str],
     remarks: Sequence[str],
     score: str | None,
+    rungs: Mapping[str, Sequence[str]],
 ) -> Report:
     """Writes the report, and prints the table and where it lies."""
     from fusionlab.study.report import write_report
@@ -252,6 +260,7 @@ def _write(
         failed=failed,
         remarks=remarks,
         score=score,
+        rungs=rungs,
         command=options.command,
     )
     report.print()

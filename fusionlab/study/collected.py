@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class StudyRecord:
         seeds: that it has trained.
         score: what ranks the members; None for what their trainings monitored.
         allow_differences: keys in which their data may differ.
+        rungs: of members that are rungs of a ladder, the modalities that they are given.
     """
 
     title: str
@@ -35,6 +36,7 @@ class StudyRecord:
     seeds: list[int]
     score: str | None
     allow_differences: list[str]
+    rungs: dict[str, list[str]] = field(default_factory=dict)
 
 
 def write_study_record(folder: Path, record: StudyRecord) -> None:
@@ -152,7 +154,7 @@ def _test_data(folder: Path) -> dict[str, Any] | None:
         arguments = dict(data["init_args"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None
-    for name in ("augment", "modality_dropout", "drop_last"):
+    for name in ("augment", "mix", "modality_dropout", "drop_last"):
         arguments.pop(name, None)
     return {**data, "init_args": arguments}
 

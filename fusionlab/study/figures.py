@@ -12,6 +12,7 @@ from fusionlab.plots import (
     class_scores_chart,
     comparison_curves_chart,
     fusion_weights_chart,
+    ladder_chart,
     member_label,
     seeds_chart,
     trade_off_chart,
@@ -32,12 +33,13 @@ _DETAILED = ("iou", "ap", "f1", "rmse", "mae")
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
     """All figures that there is something for, by name.
 
-    ``curves``: losses of training and validation, and the ranking score in validation, by epoch;
-    ``per_class``: a score of every class or variable; ``shares``: what each modality decides;
-    ``trade_off``: the ranking score by parameters and operations; ``seeds``: the ranking score of
-    every seed.
+    ``ladder``: the ranking score by modalities; ``curves``: losses of training and validation, and
+    the ranking score in validation, by epoch; ``per_class``: a score of every class or variable;
+    ``shares``: what each modality decides; ``trade_off``: the ranking score by parameters and
+    operations; ``seeds``: the ranking score of every seed.
     """
     drawn = {
+        "ladder": _ladder(comparison),
         "curves": _curves(comparison),
         "per_class": _per_class(comparison),
         "shares": _shares(comparison),
@@ -62,6 +64,20 @@ def drawn_class_score(comparison: Comparison) -> str | None:
     own = [_OF_CLASSES.get(word, word) for word in comparison.score.split("_")]  # ap_macro: ap
     order = [comparison.score, *own, *_DETAILED, *names]
     return next((name for name in order if name in names), None)
+
+
+def _ladder(comparison: Comparison) -> Figure | None:
+    factor = 100.0 if is_fraction(comparison.score) else 1.0
+    scores = {
+        member: [factor * value for value in by_seed.values() if math.isfinite(value)]
+        for member, by_seed in comparison.by_seed().items()
+    }
+    rungs = {member: (kept, scores[member]) for member, kept in comparison.rungs.items()}
+    if len(rungs) < 2 or not any(found for _, found in rungs.values()):
+        return None
+    modalities = list(dict.fromkeys(m for kept in comparison.rungs.values() for m in kept))
+    others = {member: found for member, found in scores.items() if member not in rungs and found}
+    return ladder_chart(rungs, modalities, x_label=label(comparison.score), others=others)
 
 
 def _curves(comparison: Comparison) -> Figure | None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fusionlab.study.gains import gains, gains_table
 from fusionlab.study.scores import label
 from fusionlab.study.significance import PairedTest, Significance, difference_text, p_text
 from fusionlab.study.table import Column, Comparison, MemberRow, statistic
@@ -50,6 +51,8 @@ def markdown(
         parts.append("\n".join(f"- {_plain(line)}" for line in told))
     if len(comparison.score_columns) > 2:
         parts += ["All scores:", _markdown_table(comparison, comparison.score_columns)]
+    if ladder := gains_table(comparison):
+        parts += ["What each modality adds:", _markdown_lines(ladder)]
     if significance is not None:
         parts += [_plain(line) for line in (*significance.sentences(), *significance.limits())]
     return "\n\n".join(parts) + "\n"
@@ -64,15 +67,21 @@ def _caveats(
 
 
 def _markdown_table(comparison: Comparison, columns: Sequence[Column]) -> str:
-    head = ["member", "seeds", *(column.label for column in columns)]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = [["member", "seeds", *(column.label for column in columns)]]
     for row in comparison.rows:
         cells = [row.member, seeds_text(row), *(c.text(row.values.get(c.key)) for c in columns)]
         cells = [_plain(cell) for cell in cells]
         if row.rank == 1:
             cells[0], cells[2] = f"**{cells[0]}**", f"**{cells[2]}**"
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return _markdown_lines(lines)
+
+
+def _markdown_lines(lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells, with its heading first."""
+    head, *rows = lines
+    every = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in every)
 
 
 def _plain(text: str) -> str:
@@ -170,6 +179,14 @@ def as_json(
             }
             for row in comparison.rows
         ],
+        "gains": [
+            {
+                "modality": gain.modality,
+                "alone": gain.alone and gain.alone._asdict(),
+                "added": {str(n): value._asdict() for n, value in gain.added.items()},
+            }
+            for gain in gains(comparison)
+        ],
         "significance": significance and {
             "score": significance.score,
             "best": significance.best,
@@ -216,6 +233,9 @@ def print_comparison(
     for title, columns in column_groups(comparison).items():
         console.print()
         console.print(_table(title, comparison, columns), crop=False)
+    if lines := gains_table(comparison):
+        console.print()
+        console.print(_cells_table("What each modality adds", lines), crop=False)
     if told := _caveats(comparison, remarks, failed or {}):
         console.print()
         for line in told:
@@ -250,6 +270,16 @@ def _table(title: str, comparison: Comparison, columns: Sequence[Column]) -> Tab
         bold = marked if row.rank == 1 else set()
         line = (row.member, *cells)
         table.add_row(*[Text(c, "bold" if i in bold else "") for i, c in enumerate(line)])
+    return table
+
+
+def _cells_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
+    """Cells, with their heading first, as a table."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for i, name in enumerate(lines[0]):
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+    for cells in lines[1:]:
+        table.add_row(*map(Text, cells))
     return table
 
 

@@ -16,6 +16,7 @@ from fusionlab.study.formats import (
     paired_cells,
     seeds_text,
 )
+from fusionlab.study.gains import gains_table
 from fusionlab.study.scores import label
 from fusionlab.study.settings import config_text, differences, terms
 from fusionlab.study.significance import Significance
@@ -56,10 +57,12 @@ class Page:
         sections = {
             "terms": ("What was compared", self._terms()),
             "table": ("Comparison", self._table()),
+            "ladder": ("What each modality adds", self._ladder()),
             "significance": ("Is the best really better?", self._significance()),
             "seeds": ("Spread over seeds", self._figure("seeds")),
             "curves": ("Training", self._figure("curves")),
             "per-class": ("By class", self._by_class()),
+            "confusion": ("Confusion", self._confusion()),
             "shares": ("What each modality decides", self._figure("shares")),
             "trade-off": ("Score and cost", self._figure("trade_off")),
             "failed": ("Not compared", self._failed()),
@@ -145,6 +148,28 @@ class Page:
         best = {i: bold for i, row in enumerate(self.comparison.rows) if row.rank == 1}
         return _table(head, rows, kind="sortable", caption=caption, best=best)
 
+    def _ladder(self) -> str:
+        lines = gains_table(self.comparison)
+        if not lines:
+            return self._figure("ladder")
+        head, *rows = lines
+        cells = [[(text, None) for text in row] for row in rows]
+        caption = "How much the score rises when a modality joins: means over seeds."
+        return f"{self._figure('ladder')}\n{_table(head, cells, kind='text', caption=caption)}"
+
+    def _confusion(self) -> str:
+        """What is taken for what, by the first run of each member that was drawn."""
+        parts = []
+        for member, runs in self.comparison.runs.items():
+            path = runs[0].folder / f"{runs[0].stage}_confusion.png"
+            if path.is_file():
+                text = f"{member}: samples or pixels by true and predicted class."
+                parts.append(
+                    f"<details><summary>{escape(member)}</summary>"
+                    f"{_picture(path.read_bytes(), f'confusion-{member}', text)}</details>"
+                )
+        return "\n".join(parts)
+
     def _by_class(self) -> str:
         """The chart, and its numbers."""
         score = drawn_class_score(self.comparison)
@@ -197,6 +222,8 @@ class Page:
         of_class = label(drawn_class_score(self.comparison) or "")
         good = "down" if self.comparison.direction == "min" else "up"
         captions = {
+            "ladder": f"{score} with the modalities marked on the left: a bar is the mean, a point "
+            "a seed. Below the ladder, other members with all modalities.",
             "seeds": f"{score}: a point is a seed, a line the mean.",
             "curves": "Means over seeds; the bands go from the least to the most of them.",
             "per_class": f"{of_class} by class: means over seeds, with their standard deviation.",
@@ -204,15 +231,7 @@ class Page:
             "trade_off": f"{score} by cost: {good} and to the left is better. Members of nearly "
             "the same cost are drawn a little apart.",
         }
-        text = escape(captions[name])
-        width, height = (int.from_bytes(data[i : i + 4]) for i in (16, 20))  # of the PNG's header
-        narrow = ' class="narrow"' if width < 1400 else ""
-        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        return (
-            f'<figure><div tabindex="0"><img id="figure-{name}"{narrow} alt="{text}" '
-            f'width="{width}" height="{height}" src="{source}"></div>'
-            f"<figcaption>{text}</figcaption></figure>"
-        )
+        return _picture(data, f"figure-{name}", captions[name])
 
     def _failed(self) -> str:
         items = "".join(
@@ -245,6 +264,19 @@ class Page:
                 f"<pre>{escape(config_text(group[0]))}</pre></details>"
             )
         return "\n".join(parts)
+
+
+def _picture(data: bytes, name: str, caption: str) -> str:
+    """A PNG file in the page."""
+    text = escape(caption)
+    width, height = (int.from_bytes(data[i : i + 4]) for i in (16, 20))  # of the PNG's header
+    narrow = ' class="narrow"' if width < 1400 else ""
+    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return (
+        f'<figure><div tabindex="0"><img id="{escape(name)}"{narrow} alt="{text}" '
+        f'width="{width}" height="{height}" src="{source}"></div>'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
 
 
 def _cells(row: MemberRow, columns: Sequence[Column]) -> list[Cell]:

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from fusionlab.cli import FusionlabCLI
 from fusionlab.errors import InputError
 from fusionlab.study.agreement import LOADING, TRAINER_DISPLAY
+from fusionlab.study.ladder import RUNGS, experts_of, reduced, rungs
 from fusionlab.study.placeholders import (
     RUNS,
     STUDY,
@@ -39,11 +40,13 @@ class Member:
         name: in the study.
         config: whole, with ``{runs}`` and ``{study}`` where the study file has them.
         needs: members whose runs it uses.
+        rung: experts that it keeps of the fusion of the study's ladder; empty if it is no rung.
     """
 
     name: str
     config: dict[str, Any]
     needs: tuple[str, ...]
+    rung: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,23 +114,30 @@ def read_members(study: Study) -> dict[str, Member]:
     """Reads the configurations of all members.
 
     Returns:
-        By name, in the order of the study file.
+        By name: the rungs of a ladder from few modalities to many, then the others in the order of
+        the study file.
 
     Raises:
         InputError: names the member, and the file where there is one, of the first mistake; of
             members that use runs of an unknown one, of themselves, or of each other in a circle.
     """
     reader = _Configurations()
+    configs = {
+        name: _whole(reader, overlays, study, where=f"{study.file}: members.{name}")
+        for name, overlays in study.members.items()
+    }
+    kept: dict[str, tuple[str, ...]] = {}
+    if study.ladder is not None:
+        kept = _add_ladder(configs, reader, study)
     members = {}
-    for name, overlays in study.members.items():
-        given = [*overlays, *([study.overlay] if study.overlay else [])]
-        config = restored(_read(reader, given, where=f"{study.file}: members.{name}"))
+    for name, config in configs.items():
         where = f"{study.file}: members.{name}"
         _require_trainable(config, where=where)
         config |= {"output": f"{RUNS}/{name}", "overwrite": False, "ckpt_path": None}
         config["checkpoint"]["dirpath"] = config["output"]
         config["trainer"]["default_root_dir"] = config["output"]
-        members[name] = Member(name, config, _needs(name, config, study, where=where))
+        needs = _needs(name, config, list(configs), where=where)
+        members[name] = Member(name, config, needs, kept.get(name, ()))
     _require_an_order(members, study)
     return members
 
@@ -187,6 +197,37 @@ def runs_of(members: Mapping[str, Member], study: Study, seeds: Sequence[int]) -
     return planned
 
 
+def _whole(
+    reader: _Configurations, overlays: Sequence[Overlay], study: Study, *, where: str
+) -> dict[str, Any]:
+    given = [*overlays, *([study.overlay] if study.overlay else [])]
+    config: dict[str, Any] = restored(_read(reader, given, where=where))
+    return config
+
+
+def _add_ladder(
+    configs: dict[str, dict[str, Any]], reader: _Configurations, study: Study
+) -> dict[str, tuple[str, ...]]:
+    """Adds the members that are derived from a fusion to those that the study names.
+
+    Returns:
+        For every member that is a rung, of either kind, the experts that it keeps.
+    """
+    assert study.ladder is not None
+    where = f"{study.file}: ladder"
+    fusion = _whole(reader, study.ladder.fusion, study, where=f"{where}.fusion")
+    experts = experts_of(fusion, where=f"{where}.fusion")
+    for name, kept in rungs(experts, study.ladder.rungs).items():
+        if name not in configs:
+            configs[name] = reduced(fusion, kept, where=f"{where}: {name}")
+    order = {name: kept for name, kept in rungs(experts, RUNGS).items() if name in configs}
+    others = {name: config for name, config in configs.items() if name not in order}
+    found = {name: configs[name] for name in order}
+    configs.clear()
+    configs.update(found | others)
+    return order
+
+
 def _read(reader: _Configurations, overlays: Sequence[Overlay], *, where: str) -> dict[str, Any]:
     given = [_as_argument(overlay) for overlay in overlays]
     try:
@@ -239,7 +280,9 @@ def _require_trainable(config: Mapping[str, Any], *, where: str) -> None:
         )
 
 
-def _needs(name: str, config: Mapping[str, Any], study: Study, *, where: str) -> tuple[str, ...]:
+def _needs(
+    name: str, config: Mapping[str, Any], members: Sequence[str], *, where: str
+) -> tuple[str, ...]:
     parts = {key: part for key, part in config.items() if key not in ("output", "checkpoint")}
     trainer = {k: v for k, v in parts["trainer"].items() if k != "default_root_dir"}
     try:
@@ -247,14 +290,14 @@ def _needs(name: str, config: Mapping[str, Any], study: Study, *, where: str) ->
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     for other, key in used.items():
-        if other not in study.members:
+        if other not in members:
             raise InputError(
                 f"{where}: {key} uses {RUNS}/{other}, but there is no member {other!r}."
-                f"{or_known(other, study.members)} What members share lies in {STUDY}/…"
+                f"{or_known(other, members)} What members share lies in {STUDY}/…"
             )
         if other == name:
             raise InputError(f"{where}: {key} uses the member's own run, {RUNS}/{other}.")
-    return tuple(member for member in study.members if member in used)
+    return tuple(member for member in members if member in used)
 
 
 def _require_an_order(members: Mapping[str, Member], study: Study) -> None:

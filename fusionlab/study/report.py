@@ -26,7 +26,7 @@ from fusionlab.study.html import Page
 from fusionlab.study.significance import Significance, paired_tests
 from fusionlab.study.table import Comparison, compare
 
-FIGURES = ("curves", "per_class", "shares", "trade_off", "seeds")
+FIGURES = ("ladder", "curves", "per_class", "shares", "trade_off", "seeds")
 _FILES = {
     "markdown": "comparison.md",
     "csv": "comparison.csv",
@@ -44,8 +44,8 @@ class Report:
     Attributes:
         folder: that it is in.
         files: of it by kind: ``markdown``, ``csv``, ``per_class_csv``, ``json``, ``html``, and the
-            figures ``curves``, ``per_class``, ``shares``, ``trade_off`` and ``seeds`` that there
-            was something for.
+            figures ``ladder``, ``curves``, ``per_class``, ``shares``, ``trade_off`` and ``seeds``
+            that there was something for.
         comparison: what it shows.
         significance: tests of the ranking score; None where no member has one.
         remarks: on how far the terms of the members were the same.
@@ -74,6 +74,7 @@ def write_report(
     failed: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
     score: str | None = None,
+    rungs: Mapping[str, Sequence[str]] | None = None,
     command: str | None = None,
 ) -> Report:
     """Compares finished runs, and writes the comparison into a folder.
@@ -89,13 +90,14 @@ def write_report(
         failed: members or runs that are not there, with the reason.
         remarks: on how far the terms of the members were the same.
         score: what ranks the members, see `compare`; what the trainings monitored if not given.
+        rungs: of members that are rungs of a modality ladder, the modalities that they are given.
         command: that makes the report again, to be shown.
 
     Raises:
         InputError: see `compare`; or if the folder cannot be written into.
     """
     failed = dict(failed or {})
-    comparison = compare(runs, score)
+    comparison = compare(runs, score, rungs)
     significance = _tests(comparison)
     text = markdown(comparison, significance, remarks=remarks, failed=failed)
     pictures = {name: _png(figure) for name, figure in comparison_figures(comparison).items()}

@@ -18,6 +18,7 @@ _LABELS = {
     "f1": "F1",
     "f1_macro": "F1 macro",
     "f1_micro": "F1 micro",
+    "f1_weighted": "F1 weighted",
     "ap": "average precision",
     "ap_macro": "AP macro",
     "ap_micro": "AP micro",

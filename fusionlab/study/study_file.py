@@ -11,12 +11,29 @@ from typing import Any
 import yaml
 
 from fusionlab.errors import InputError, did_you_mean
+from fusionlab.study.ladder import DROPOUT, RUNGS
 
 Overlay = Path | dict[str, Any]
 """A configuration file, or the content of one written into the study file."""
 
-_KEYS = ("title", "output", "seeds", "members", "overlay", "allow_differences", "score", "trackers")
+_KEYS = (
+    "title", "output", "seeds", "members", "ladder", "overlay", "allow_differences", "score",
+    "trackers",
+)  # fmt: skip
 _NAME = re.compile(r"[\w][\w.+-]*")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Members to be derived from a fusion over all modalities; see `fusionlab.study.ladder`.
+
+    Attributes:
+        fusion: configuration of the model over all of them; later overlays win.
+        rungs: which members, of `RUNGS`.
+    """
+
+    fusion: tuple[Overlay, ...]
+    rungs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,8 @@ class Study:
         output: folder of the study, relative to the working directory, as ``--output`` of a fit.
         seeds: every member is trained with each of them.
         members: by name, in the order of the table; the later overlays of a member win.
+        ladder: what more members are derived from; None if there is none. A member with the name of
+            a rung takes its place.
         overlay: merged over every member; may be empty.
         allow_differences: keys of the data in which members may differ; a key stands for all below.
         score: what ranks the members, ``test/…``; None for the score that the task monitors.
@@ -44,6 +63,7 @@ class Study:
     allow_differences: tuple[str, ...]
     score: str | None
     trackers: tuple[dict[str, Any], ...] = ()
+    ladder: Ladder | None = None
 
 
 def read_study(
@@ -67,10 +87,13 @@ def read_study(
             raise InputError(f"{file}: no setting {key!r}.{or_known(str(key), _KEYS)}")
     content |= {} if output is None else {"output": str(output)}
     content |= {} if seeds is None else {"seeds": list(seeds)}
+    ladder = None if content.get("ladder") is None else _ladder(content["ladder"], file)
     for key in ("output", "members"):
-        if not content.get(key):
-            raise InputError(f"{file}: missing `{key}:`. A study needs an output and members.")
-    members = content["members"]
+        if not content.get(key) and not (key == "members" and ladder):
+            raise InputError(
+                f"{file}: missing `{key}:`. A study needs an output, and members or a ladder."
+            )
+    members = content.get("members") or {}
     if not isinstance(members, dict):
         raise InputError(
             f"{file}: members: expected a name for each, `early: [base.yaml, early.yaml]`, got "
@@ -85,6 +108,7 @@ def read_study(
         raise InputError(
             f"{file}: trackers: expected a list of loggers, each with class_path and init_args."
         )
+    allowed = _texts(content.get("allow_differences"), f"{file}: allow_differences")
     return Study(
         file=file,
         title=str(content.get("title") or file.resolve().parent.name.replace("_", " ")),
@@ -92,9 +116,10 @@ def read_study(
         seeds=_seeds(content.get("seeds", [0]), file),
         members=named,
         overlay=overlay,
-        allow_differences=_texts(content.get("allow_differences"), f"{file}: allow_differences"),
+        allow_differences=(*allowed, *([f"data.{DROPOUT}"] if ladder else [])),
         score=None if content.get("score") is None else _text(content["score"], f"{file}: score"),
         trackers=tuple(trackers),
+        ladder=ladder,
     )
 
 
@@ -132,10 +157,33 @@ def _name(name: object, file: Path) -> str:
 
 
 def _overlays(name: str, given: object, file: Path) -> tuple[Overlay, ...]:
-    overlays = tuple(_flat(given, f"{file}: members.{name}", file.parent))
+    return _configurations(given, f"{file}: members.{name}", file.parent)
+
+
+def _configurations(given: object, where: str, folder: Path) -> tuple[Overlay, ...]:
+    overlays = tuple(_flat(given, where, folder))
     if not overlays:
-        raise InputError(f"{file}: members.{name} names no configuration.")
+        raise InputError(f"{where} names no configuration.")
     return overlays
+
+
+def _ladder(given: object, file: Path) -> Ladder:
+    where = f"{file}: ladder"
+    if not isinstance(given, dict) or "fusion" not in given:
+        raise InputError(
+            f"{where}: expected the configuration of a fusion over all modalities, "
+            f"`ladder: {{fusion: [base.yaml, late.yaml]}}`, got {_kind(given)}."
+        )
+    for key in given:
+        if key not in ("fusion", "rungs"):
+            raise InputError(f"{where}: no setting {key!r}.{or_known(key, ('fusion', 'rungs'))}")
+    chosen = _texts(given.get("rungs", ["alone", "pairs", "all"]), f"{where}.rungs")
+    for name in chosen:
+        if name not in RUNGS:
+            raise InputError(f"{where}.rungs: no rungs {name!r}.{or_known(name, RUNGS)}")
+    if not chosen:
+        raise InputError(f"{where}.rungs: name one or more of {', '.join(RUNGS)}.")
+    return Ladder(_configurations(given["fusion"], f"{where}.fusion", file.parent), chosen)
 
 
 def _flat(given: object, where: str, folder: Path) -> Iterator[Overlay]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
@@ -132,6 +132,7 @@ class Comparison:
         rows: in the order of the study.
         runs: that the rows are made of, by member.
         remarks: what a reader must know of the numbers.
+        rungs: of members that are rungs of a modality ladder, the modalities that they are given.
     """
 
     score: str
@@ -141,6 +142,7 @@ class Comparison:
     rows: tuple[MemberRow, ...]
     runs: Mapping[str, Sequence[FinishedRun]]
     remarks: tuple[str, ...]
+    rungs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def direction(self) -> Direction:
@@ -237,7 +239,11 @@ _COSTS: tuple[tuple[Column, Callable[[dict[str, Any]], float | None]], ...] = (
 """What a member costs, and where its measures say so; memory is in units of 2^20 bytes."""
 
 
-def compare(runs: Sequence[FinishedRun], score: str | None = None) -> Comparison:
+def compare(
+    runs: Sequence[FinishedRun],
+    score: str | None = None,
+    rungs: Mapping[str, Sequence[str]] | None = None,
+) -> Comparison:
     """Aggregates runs over seeds and ranks their members.
 
     Members that were only validated are shown with those scores, and not ranked among members that
@@ -247,6 +253,7 @@ def compare(runs: Sequence[FinishedRun], score: str | None = None) -> Comparison
         runs: of any number of members and seeds, in the order of the table.
         score: what ranks, with or without its stage. If it is not given, or no run has it (then a
             remark says so), see `default_ranking`.
+        rungs: see `Comparison`.
 
     Raises:
         InputError: if there is no run, two runs are of one member and seed, or the runs have no
@@ -278,6 +285,7 @@ def compare(runs: Sequence[FinishedRun], score: str | None = None) -> Comparison
         rows=_with_ranks(unranked, ranking, stage),
         runs=kept,
         remarks=(*unknown, *caveats(members, kept, stage, ranking)),
+        rungs={member: of for member, of in (rungs or {}).items() if member in kept},
     )
 
 
