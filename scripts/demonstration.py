@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fusionlab.cli import run as fusionlab
@@ -20,7 +21,8 @@ console = Console()
 def run(*args: object) -> float:
     """Runs a fusionlab command and returns how many seconds it took."""
     command = [str(arg) for arg in args]
-    console.print(f"\n[bold cyan]$ fusionlab {' '.join(command)}", highlight=False, soft_wrap=True)
+    text = escape(" ".join(command))
+    console.print(f"\n[bold cyan]$ fusionlab {text}", highlight=False, soft_wrap=True)
     start = time.perf_counter()
     fusionlab(command)
     return time.perf_counter() - start

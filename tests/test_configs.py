@@ -34,7 +34,7 @@ QUICK = [
 ]  # fmt: skip
 TESTED = {
     "bigearthnet", "debug", "demo", "encoder_decoder", "feature_fusion", "flair2", "fusion",
-    "logger", "predict", "rgb_lidar", "terramesh", "trainer",
+    "geo_multimodal", "logger", "predict", "rgb_lidar", "terramesh", "trainer",
 }  # fmt: skip
 
 
@@ -310,3 +310,14 @@ def test_experts_of_flair2_run(name, flair2_root):
         ])  # fmt: skip
     assert cli.trainer.callback_metrics["train/loss"].isfinite()
     assert len(cli.model.model.names) == 13
+
+
+def test_contrastive_pairs_of_flair2_run(flair2_root):
+    with without_pictures():
+        cli = run([
+            "fit", "--config", str(CONFIGS / "flair2" / "contrastive.yaml"),
+            "--data.root", str(flair2_root), *QUICK,
+            "--model.model.experts.aerial.backbone", "timm/test_convnext",
+        ])  # fmt: skip
+    assert cli.trainer.callback_metrics["train/loss"].isfinite()
+    assert cli.model.pairs == [("aerial", "sentinel2")]

@@ -166,3 +166,65 @@ def test_the_study_fails_where_it_shows_too_little(study, late, status, tmp_path
     published = yaml.safe_load((SCRIPTS.parent / "configs/rgb_lidar/study.yaml").read_text())
     assert content["members"].keys() == published["members"].keys()
     assert all(Path(file).is_file() for files in content["members"].values() for file in files)
+
+
+# ---- images with text, tables and series --------------------------------------------------------
+
+
+@pytest.fixture
+def geo(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    for name in ("demonstration", "publish", "demo_geo_multimodal"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("demo_geo_multimodal")
+
+
+def by_prompt(geo, **accuracies):
+    """Rows of contrastive models by training samples, ``s100=(seed 0, seed 1)``."""
+    return [
+        geo.ZeroShot(int(size[1:]), seed, accuracy, 1.0, 1.0)
+        for size, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+
+
+FOUND = {
+    "image": [50.0, 52.0], "all": [85.0, 86.0], "early": [86.0, 84.0],
+    "cross_attention": [85.0, 85.0],
+}  # fmt: skip
+RISING = {"s100": (30.0, 32.0), "s400": (36.0, 34.0), "s1800": (40.0, 41.0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "prompts", "says"),
+    [
+        ({}, {}, []),
+        ({"image": [80.0, 50.0]}, {}, []),  # 5 points, exactly
+        ({"image": [80.5, 50.0]}, {},
+         ["all, run 0: +4.5 points", "cross_attention, run 0: +4.5 points"]),
+        ({"cross_attention": [84.0, 85.0]}, {}, []),  # 1 point behind on average
+        ({"cross_attention": [83.0, 85.0]}, {}, ["cross_attention: -1.5 points to late fusion"]),
+        ({}, {"s1800": (24.9, 60.0)}, ["zero-shot, seed 0: 24.9 %"]),
+        ({}, {"s400": (30.0, 31.0)}, ["zero-shot: 30.5 % of 400 samples, 31.0 % of 100"]),
+        ({"all": [float("nan"), 86.0]}, {},
+         ["all, run 0: +nan points", "cross_attention: +nan points"]),
+    ],
+)  # fmt: skip
+def test_what_images_with_texts_tables_and_series_must_show(geo, changes, prompts, says):
+    found = geo.failures({**FOUND, **changes}, by_prompt(geo, **{**RISING, **prompts}))
+    assert len(found) == len(says)
+    for failure, wanted in zip(found, says, strict=True):
+        assert failure.startswith(wanted)
+
+
+def test_the_study_of_the_demo_is_the_published_one(geo, tmp_path):
+    file = geo.study(tmp_path, tmp_path / "manifest.csv", seeds=[3], short=True)
+    content = yaml.safe_load(file.read_text())
+    published = yaml.safe_load((SCRIPTS.parent / "configs/geo_multimodal/study.yaml").read_text())
+    assert content["seeds"] == [3]
+    assert content["ladder"]["rungs"] == published["ladder"]["rungs"]
+    assert content["members"].keys() == published["members"].keys()
+    files = [content["ladder"]["fusion"], *content["members"].values()]
+    assert all(Path(path).is_file() for path in files)
+    assert content["overlay"]["data"]["init_args"] == {"manifest": str(tmp_path / "manifest.csv")}
+    assert content["overlay"]["trainer"]["max_epochs"] == 1
