@@ -232,16 +232,25 @@ class FusionlabCLI(LightningCLI):
             refuse_to_overwrite(Path(config.output))
 
     def before_fit(self) -> None:
-        """Refuses data that cannot be used before anything is written."""
-        self.datamodule.setup("fit")
+        """See `_check`."""
+        self._check("fit")
 
     def before_validate(self) -> None:
-        """Refuses data that cannot be used before anything is written."""
-        self.datamodule.setup("validate")
+        """See `_check`."""
+        self._check("validate")
 
     def before_test(self) -> None:
-        """Refuses data that cannot be used before anything is written."""
-        self.datamodule.setup("test")
+        """See `_check`."""
+        self._check("test")
+
+    def before_predict(self) -> None:
+        """See `Task.check`."""
+        self.model.check(self.trainer, self.datamodule, "predict")
+
+    def _check(self, stage: str) -> None:
+        """Refuses data that cannot be used, and runs that cannot go well, before any writing."""
+        self.datamodule.setup(stage)
+        self.model.check(self.trainer, self.datamodule, stage)
 
     def _run_subcommand(self, subcommand: str) -> None:
         with closing_trackers():

@@ -47,7 +47,7 @@ SIZES = (100, 400, 10_000)
 """Training samples of the contrastive models; the last is more than there are, which means all."""
 EPOCHS = 15
 """Of contrastive training on all samples; on fewer, as many more as give the same steps."""
-MOST_EPOCHS = 60
+BATCH = 32
 COLUMNS = {
     "overall_accuracy": "accuracy", "precision_weighted": "precision, weighted",
     "recall_weighted": "recall, weighted", "f1_weighted": "F1, weighted",
@@ -98,14 +98,16 @@ def contrast(folder: Path, manifest: Path, total: int, *, seed: int, short: bool
     for size in SIZES[:1] if short else SIZES:
         output = folder / "contrastive" / f"{size}_seed_{seed}"
         kept = min(size, total)
-        epochs = min(round(EPOCHS * total / kept), MOST_EPOCHS)
-        flags: list[object] = ["--trainer.max_epochs", epochs]
+        # Every size the same number of steps and of validations.
+        each = round((total // BATCH) / (kept // BATCH))
+        flags: list[object] = ["--trainer.max_epochs", EPOCHS * each,
+                               "--trainer.check_val_every_n_epoch", each]  # fmt: skip
         if short:
             flags = [arg for key, value in SHORT.items() for arg in (f"--trainer.{key}", value)]
         common = [*data, "--trainer.enable_model_summary", "false"]
         contrastive = [*configs("geo_multimodal/contrastive"), *common]
         # Tables and series have no part in it.
-        pair = ["--data.use", "[image, caption]", "--data.batch_size", 32]
+        pair = ["--data.use", "[image, caption]", "--data.batch_size", BATCH]
         run("fit", *contrastive, *pair, "--data.max_samples", f"{{train: {kept}}}", *flags,
             "--seed_everything", seed, "--overwrite", "true", "--output", output)  # fmt: skip
         best = output / "best.ckpt"

@@ -157,6 +157,22 @@ def test_images_of_which_nobody_knows_a_class(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--data.batch_size", "1"], "there would be nothing to learn from"),
+     (["--data.missing", "[caption]"], r"nothing to compare in the pair \['image', 'caption'\]"),
+     (["--data.missing", "[image, caption]"], "data.missing"),
+     (["--data.mix", "MixUp"], "have no target|trains on samples as they are"),
+     (["--trainer.precision", "bf16-true"], "Say bf16-mixed"),
+     (["--model.strip_frozen", "true"], "strip_frozen is set")],
+)  # fmt: skip
+def test_nothing_is_written_of_a_run_that_cannot_go_well(tmp_path, flags, message):
+    file = contrastive(tmp_path / "c.yaml")
+    with pytest.raises(InputError, match=message):
+        run(["fit", "--config", file, *flags, "--output", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [({"prompts": {"lake": "water"}}, "Unknown class 'lake' in ZeroShot prompts"),
      ({"templates": ["a photo"]}, "'a photo' has no {}"), ({"image": "s2"}, "`image: s2` is none")],

@@ -16,6 +16,8 @@ from fusionlab.data.synthetic.geo_multimodal import (
     GeoMultimodalConfig,
     write_geo_multimodal,
 )
+from fusionlab.data.synthetic.geo_multimodal.captions import LEADS
+from fusionlab.data.synthetic.geo_multimodal.uses import USES
 from fusionlab.data.synthetic.geo_multimodal.write import TABLE, VARIABLES
 from fusionlab.study.agreement import require_agreement
 from fusionlab.study.members import read_members
@@ -148,4 +150,9 @@ def test_images_are_classified_by_prompts_after_contrastive_training(manifest, t
 
 def test_prompts_name_every_class():
     model = yaml.safe_load((FOLDER / "zero_shot.yaml").read_text())["model"]["init_args"]["model"]
-    assert set(model["init_args"]["prompts"]) == set(CLASSES)
+    prompts, templates = (model["init_args"][name] for name in ("prompts", "templates"))
+    assert set(prompts) == set(CLASSES)
+    # What is asked for was never said in a caption word for word.
+    said = {name for use in USES.values() for name in use.names}
+    assert said.isdisjoint(text for texts in prompts.values() for text in texts)
+    assert {lead.strip() for lead in LEADS}.isdisjoint(t.removesuffix(" {}") for t in templates)

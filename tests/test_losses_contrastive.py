@@ -225,7 +225,9 @@ def samples(n):
     available = {name: torch.rand(n, generator=generator) < 0.7 for name in EXPERTS}
     available["radar"][n // 2 :] = False
     place = torch.arange(n)
-    place[[1, n - 1]] = 0  # one place that is in both halves
+    place[[1, n - 2]] = 0  # one place that is in both halves, and has images and captions there
+    for name in ("image", "caption"):
+        available[name][[0, 1, n - 2]] = True
     return values, available, place
 
 

@@ -81,6 +81,12 @@ def test_a_collapsed_network_is_no_better_than_chance():
     assert scores["median_rank"] == pytest.approx(25.5)
 
 
+def test_matches_that_rounding_alone_tells_apart_are_tied():
+    right = torch.eye(1, 3).bool()
+    cosines = torch.tensor([[0.5, 0.5 + 3e-7, 0.5 + 1e-4]])
+    assert [int(found) for found in _places(cosines, right)] == [1, 1, 1]
+
+
 def test_ties_count_by_the_orders_in_which_a_right_one_comes_early():
     """Two right ones and three wrong ones are equally good, behind one that is better."""
     image = torch.tensor([[1.0, 0.0]]).expand(6, 2)

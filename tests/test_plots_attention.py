@@ -112,8 +112,10 @@ def test_classes_given_are_marked(tmp_path):
     written = [text.get_text() for text in axes.texts]
     assert written == ["0.10", "0.40", "0.20", "0.35", "0.30", "0.20"]
     assert axes.get_yticklabels()[2].get_text() == "…cupied by agriculture_3"
-    given = class_similarity_chart(cosines, names, ["a", "b", "c"], predicted=[2, None, None])
-    assert [patch.get_xy() for patch in given.axes[0].patches] == [(1.5, -0.5)]
+    given = class_similarity_chart(
+        cosines, names, ["a", "b", "c"], predicted=[[1, 0, 1], [1, 0, 0], [0, 0, 0]]
+    )
+    assert [patch.get_xy() for patch in given.axes[0].patches] == [(-0.5, -0.5), (1.5, -0.5)]
 
 
 def test_shapes_that_do_not_fit():

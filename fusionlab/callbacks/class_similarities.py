@@ -21,8 +21,8 @@ class ClassSimilarities(Callback):
     """Draws the first samples that a `ZeroShot` model predicts, and does nothing for other models.
 
     Writes ``predictions_similarity.png`` into the run's folder, on the first process: the cosine of
-    every sample and class, with the class that the sample is given marked. A sample of which there
-    is nothing to see is grey.
+    every sample and class, with the classes that the sample is given marked. A sample of which
+    there is nothing to see is grey.
 
     Args:
         output: the run's folder.
@@ -34,10 +34,11 @@ class ClassSimilarities(Callback):
         self.number = number
         self._names: list[str] = []
         self._cosines: list[Tensor] = []
+        self._given: list[Tensor] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins anew."""
-        self._names, self._cosines = [], []
+        self._names, self._cosines, self._given = [], [], []
 
     def on_predict_batch_end(
         self,
@@ -57,6 +58,7 @@ class ClassSimilarities(Callback):
         with trainer.precision_plugin.forward_context():
             cosines = model.cosines(batch).float()
         self._cosines.append(torch.where(there, cosines, torch.nan)[:missing].cpu())
+        self._given.append(outputs["labels"][:missing].cpu())
         self._names += batch["sample_id"][:missing]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,7 +67,10 @@ class ClassSimilarities(Callback):
             return
         assert isinstance(pl_module, Task)
         figure = class_similarity_chart(
-            torch.cat(self._cosines).numpy(), self._names, pl_module.schema.classes
+            torch.cat(self._cosines).numpy(),
+            self._names,
+            pl_module.schema.classes,
+            predicted=torch.cat(self._given).numpy(),
         )
         self.output.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.output / "predictions_similarity.png")

@@ -87,8 +87,8 @@ class PretrainedExpert(Expert):
                 f"{type(self).__name__} needs `checkpoint:` (a file with trained weights)."
             )
         else:
-            self.sha256 = checked_sha256(checkpoint, sha256)
             source = part_of(read_checkpoint(checkpoint), part)
+            self.sha256 = checked_sha256(checkpoint, sha256)
             self.expert = _build_expert(source, expert, schema)
             weights = fill_stripped(
                 source.state_dict, source.stripped, self.expert, where=checkpoint

@@ -1,4 +1,4 @@
-"""Classification by descriptions of the classes, without training on any of them.
+"""Classification by descriptions of the classes, without any labelled sample.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP),
 2021, arXiv 2103.00020, section 3.1: the class whose description lies nearest to the image.
@@ -28,15 +28,18 @@ from fusionlab.types import Batch, Output, Schema, class_indices
 
 TEMPLATES = ("a satellite image of {}", "an aerial image of {}", "a photo of {} from above")
 """What class names are put into, unless other templates are given."""
+_AT_ONCE = 256  # descriptions that are read together
 
 
 class ZeroShot(Model):
     """Gives a sample the class whose descriptions its embedding is most like.
 
     Two experts of a contrastive checkpoint: one looks at the samples, the other reads the
-    descriptions. Logits are cosines times the scale learned in contrastive training (plus the bias,
-    of a checkpoint trained with `SigmoidContrastive`). Of several descriptions of a class, the
-    embeddings' mean counts, brought back to length 1.
+    descriptions. No labels were seen, but texts that it was trained with may have named the
+    classes: a description works as far as its words occurred there. Logits are cosines times the
+    scale learned in contrastive training (plus the bias, of a checkpoint trained with
+    `SigmoidContrastive`). Of several descriptions of a class, the embeddings' mean counts, brought
+    back to length 1.
 
     There is nothing to train, so ``fusionlab test`` and ``predict`` need no ``--ckpt_path``. Saved
     by ``fusionlab fit``, the checkpoint holds both experts and needs the contrastive one no longer.
@@ -60,9 +63,9 @@ class ZeroShot(Model):
         texts: per class, all its descriptions in all templates.
 
     Raises:
-        InputError: for a checkpoint that is not contrastive, an expert that it lacks or that is of
-            the wrong kind, unknown classes in prompts, templates without ``{}``, or data without
-            classes.
+        InputError: for a checkpoint that is not contrastive, or not trained with the sigmoid loss
+            where several classes may apply; an expert that it lacks or that is of the wrong kind;
+            unknown classes in prompts, templates without ``{}``, or data without classes.
     """
 
     scale: Tensor
@@ -114,6 +117,12 @@ class ZeroShot(Model):
         self.image = self._looker(image, where=where)
         if source is not None:
             scale, bias = _scale(source, (self.image, self.text))
+            if schema.target == "multilabel" and "loss.bias" not in source.beside_model:
+                raise InputError(
+                    f"ZeroShot: several classes may apply, but {where} was trained with InfoNCE, "
+                    "which says what is most alike, not what is alike. Train it with "
+                    "SigmoidContrastive, or use data with one class per sample."
+                )
         self.register_buffer("scale", torch.tensor(scale))
         self.register_buffer("bias", torch.tensor(bias))
         self.register_buffer("described", None, persistent=False)
@@ -197,7 +206,13 @@ class ZeroShot(Model):
     def _described(self) -> Tensor:
         # Not as a tensor of inference mode, which nothing could be done with later.
         with torch.inference_mode(False), torch.no_grad():
-            each = self.encoders.encode(self.text, [t for texts in self.texts for t in texts])
+            every = [text for texts in self.texts for text in texts]
+            each = torch.cat(
+                [
+                    self.encoders.encode(self.text, every[start : start + _AT_ONCE])
+                    for start in range(0, len(every), _AT_ONCE)
+                ]
+            )
             parts = torch.split(each, [len(texts) for texts in self.texts])
             return F.normalize(torch.stack([part.mean(dim=0) for part in parts]))
 
@@ -206,11 +221,11 @@ class ZeroShot(Model):
         if given is None and len(texts) == 1:
             return texts[0]
         if given not in texts:
-            said = f"`text: {given}` is none of them" if given else "name one with `text:`"
+            said = f"`text: {given}` is none of these. " if given else ""
             raise InputError(
                 f"ZeroShot needs an expert that reads the descriptions of classes. Of {where} "
                 f"{texts or 'none'} do, among {list(self.encoders.experts)}: "
-                + (said if texts else "train one with a TextExpert.")
+                + (f"{said}Name one with `text:`." if texts else "train one with a TextExpert.")
             )
         return given
 
@@ -219,10 +234,10 @@ class ZeroShot(Model):
         if given is None and len(others) == 1:
             return others[0]
         if given not in others:
-            said = f"`image: {given}` is none of them" if given else "name one with `image:`"
+            said = f"`image: {given}` is none of these. " if given else ""
             raise InputError(
                 f"ZeroShot needs an expert that looks at the samples. Of {where} {others} do, "
-                f"among {list(self.encoders.experts)}: {said}."
+                f"among {list(self.encoders.experts)}: {said}Name one with `image:`."
             )
         return given
 

@@ -75,7 +75,7 @@ def class_similarity_chart(
     samples: Sequence[str],
     classes: Sequence[str],
     *,
-    predicted: Sequence[int | None] | None = None,
+    predicted: ArrayLike | None = None,
 ) -> Figure:
     """Cosines between the embeddings of samples and those of what classes are described by.
 
@@ -83,8 +83,8 @@ def class_similarity_chart(
         cosines: ``(N, K)`` in [-1, 1]; NaN for a sample of which there are no data.
         samples: their names, ``N``.
         classes: class names, ``K``.
-        predicted: index of the class that each sample is given, which is marked; None where there
-            is none. Those with the largest cosine if not given.
+        predicted: bool ``(N, K)``, the classes that each sample is given, which are marked. Those
+            with the largest cosine if not given.
 
     Raises:
         InputError: if there is nothing to show, or the shapes do not fit.
@@ -108,13 +108,13 @@ def class_similarity_chart(
     axes.set_xticks(range(k), titles, fontsize=8, rotation=60, ha="left", rotation_mode="anchor")
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
     bare(axes)
+    known = np.isfinite(values)
     if predicted is None:
-        predicted = [None if np.isnan(row).all() else int(np.nanargmax(row)) for row in values]
-    for row, column in enumerate(predicted):
-        if column is not None:
-            axes.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=_MARK, lw=2, zorder=4)
-            )
+        predicted = values == np.max(values, axis=1, where=known, initial=-np.inf, keepdims=True)
+    for row, column in np.argwhere(np.asarray(predicted, dtype=bool) & known):
+        axes.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=_MARK, lw=2, zorder=4)
+        )
     if k <= _WRITTEN:
         _numbers(axes, values, low, high)
     _bar(figure, image, axes)

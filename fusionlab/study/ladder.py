@@ -23,6 +23,7 @@ DROPOUT: Final = "modality_dropout"
 """The option of data that names modalities, of which a member without them cannot hear."""
 
 _NOT_TRAINED = ("FrozenExpert",)
+_NO_FUSION = ("ContrastiveModel",)  # whose experts say nothing alone
 _EXPERT_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -59,8 +60,8 @@ def experts_of(config: Mapping[str, Any], *, where: str) -> tuple[str, ...]:
     """
     model = _model(config)
     experts = (model.get("init_args") or {}).get("experts")
-    if not isinstance(experts, Mapping) or len(experts) < 2:
-        kind = str(model.get("class_path") or "nothing").rpartition(".")[-1]
+    kind = str(model.get("class_path") or "nothing").rpartition(".")[-1]
+    if not isinstance(experts, Mapping) or len(experts) < 2 or kind in _NO_FUSION:
         raise InputError(
             f"{where}: a ladder is climbed with a model of two or more `experts:`, such as "
             f"LateFusion or FeatureFusion, but the model is {kind}."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
@@ -186,30 +186,33 @@ class Task(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Refuses a precision that would cost accuracy unseen, and targets it cannot learn from.
+        """See `check`."""
+        self.check(self.trainer, getattr(self.trainer, "datamodule", None), stage)
+
+    def check(self, trainer: Trainer, data: object, stage: str) -> None:
+        """Refuses a run that cannot go well; the command line asks before anything is written.
+
+        Args:
+            trainer: of the run.
+            data: its data module, if it has one.
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            InputError: for half precision throughout, or double precision, or mixed samples that
-                `require_mixed` refuses.
+            InputError: for half precision throughout, or double precision; mixed samples that
+                `require_mixed` refuses; `strip_frozen` where no part is frozen and can be had
+                again.
         """
-        mix = getattr(getattr(self.trainer, "datamodule", None), "mix", None)
+        mix = getattr(data, "mix", None)
         if stage == "fit" and mix is not None:
             self.require_mixed(mix)
-        precision = str(self.trainer.precision)
+        precision = str(trainer.precision)
         if precision.endswith("-true") and precision != "32-true":
             raise InputError(
                 f"--trainer.precision {precision} would convert all there is: raw values, the "
                 "statistics that normalise them, and metrics. Say bf16-mixed (or 16-mixed), which "
                 "computes in half precision where that is safe, or 32-true."
             )
-
-    def on_fit_start(self) -> None:
-        """Refuses to train where weights were to be left out of checkpoints, and cannot be.
-
-        Raises:
-            InputError: if `strip_frozen` is set and no part is frozen and can be had again.
-        """
-        if self.strip_frozen and not self._fingerprints():
+        if stage == "fit" and self.strip_frozen and not self._fingerprints():
             raise InputError(
                 f"strip_frozen is set, but no part of {type(self.model).__name__} is both frozen "
                 "and from a file or a hub, so checkpoints would hold all weights. Freeze what "

@@ -89,7 +89,8 @@ class ClassificationTask(SupervisedTask):
         k = schema.num_classes
         if k < least:
             raise InputError(
-                f"A {schema.target} target needs at least {least} class names, the data name {k}."
+                f"A {schema.target} target needs at least {least} class names, the data name {k}. "
+                "Name them with `classes:` of the task, or give the data a target."
             )
         if most is not None and k > most:
             raise InputError(

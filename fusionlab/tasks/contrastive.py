@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -111,6 +112,30 @@ class ContrastiveTask(Task):
     def monitor(self) -> tuple[str, Literal["min", "max"]]:
         """The mean of the recalls among the first 1, 5 and 10 matches, of all pairs both ways."""
         return "val/mean_recall", "max"
+
+    def check(self, trainer: Trainer, data: object, stage: str) -> None:
+        """As `Task.check`.
+
+        Raises:
+            InputError: also where there is nothing to compare: a batch of one sample to train on,
+                or a pair of which one expert's modality is left out by ``data.missing``.
+        """
+        super().check(trainer, data, stage)
+        if stage == "fit" and getattr(data, "batch_size", 2) * trainer.world_size < 2:
+            raise InputError(
+                "ContrastiveTask compares the samples of a batch with each other, but "
+                "data.batch_size is 1: there would be nothing to learn from. Take 2 or more, "
+                "better some hundreds."
+            )
+        assert isinstance(self.model, ContrastiveModel)
+        missing = set(getattr(data, "missing", ()) or ())
+        for pair in self.pairs:
+            away = {self.model.expert(name).modality for name in pair} & missing
+            if away and stage != "predict":
+                raise InputError(
+                    f"data.missing: without {sorted(away)} there is nothing to compare in the "
+                    f"pair {list(pair)}. Leave data.missing out, or the pair (`pairs:`)."
+                )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, and of those of all processes."""

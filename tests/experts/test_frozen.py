@@ -144,6 +144,11 @@ def test_without_anything_it_says_what_it_needs():
         FrozenExpert(schema())
 
 
+def test_a_checkpoint_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.ckpt does not exist"):
+        FrozenExpert(schema(), checkpoint=str(tmp_path / "nowhere.ckpt"))
+
+
 def test_a_restored_description_beside_the_file_needs_no_file(trained, checkpoint, tmp_path):
     # As when a configuration that names the file is merged with a fused checkpoint's description.
     description = FrozenExpert(schema(), checkpoint=checkpoint).describe()["init_args"]

@@ -228,15 +228,30 @@ def test_other_models_are_not_drawn(tmp_path):
      ({"prompts": {"red_field": []}}, "'red_field' has no description"),
      ({"prompts": {"red_field": [" "]}}, "'red_field' has no description"),
      ({"templates": ["{}", "a picture"]}, "'a picture' has no {}"),
-     ({"templates": []}, "give at least one"), ({"image": None}, "name one with `image:`"),
-     ({"image": "lidar"}, "`image: lidar` is none of them"),
+     ({"templates": []}, "give at least one"), ({"image": None}, "Name one with `image:`"),
+     ({"image": "lidar"}, "`image: lidar` is none of these. Name one"),
      ({"image": "caption"}, r"\['image', 'radar'\] do.*`image: caption` is none"),
-     ({"text": "image"}, r"\['caption'\] do.*`text: image` is none of them"),
+     ({"text": "image"}, r"\['caption'\] do.*`text: image` is none of these. Name one"),
      ({"sha256": "0" * 64}, "is not the file")],
 )  # fmt: skip
 def test_refusals(trained, options, message):
     with pytest.raises(InputError, match=message):
         zero_shot(trained, **options)
+
+
+def test_several_classes_need_the_sigmoid_loss(trained, tmp_path):
+    several = schema(("image",), target="multilabel")
+    with pytest.raises(InputError, match=r"several classes may apply.*SigmoidContrastive"):
+        zero_shot(trained, several)
+    made = fitted(tmp_path, epochs=1, loss=SigmoidContrastive)
+    model = zero_shot((made, save(made, tmp_path / "run.ckpt")), several)
+    assert model.bias < 0
+
+
+def test_many_descriptions_are_read_in_parts(trained, monkeypatch):
+    whole = zero_shot(trained).class_embeddings()
+    monkeypatch.setattr("fusionlab.models.zero_shot._AT_ONCE", 3)
+    torch.testing.assert_close(zero_shot(trained).class_embeddings(), whole)
 
 
 def test_data_without_what_it_needs(trained):

@@ -185,6 +185,13 @@ MISTAKES = {
 }
 
 
+def test_a_contrastive_model_is_no_ladder():
+    config = fused()
+    config["model"]["init_args"]["model"]["class_path"] = "fusionlab.models.ContrastiveModel"
+    with pytest.raises(InputError, match=r"LateFusion or FeatureFusion, but .* ContrastiveModel"):
+        experts_of(config, where="ladder")
+
+
 @pytest.mark.parametrize(("ladder", "says"), MISTAKES.items())
 def test_mistakes_are_named(ladder, says, tmp_path, flair2_root):
     file = ladder_study(tmp_path, flair2_root, ladder=yaml.safe_load(ladder))
@@ -194,7 +201,8 @@ def test_mistakes_are_named(ladder, says, tmp_path, flair2_root):
 
 
 @pytest.mark.slow
-def test_a_ladder_is_trained_and_reported(tmp_path, flair2_root, capsys):
+def test_a_ladder_is_trained_and_reported(tmp_path, flair2_root, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])  # the experts are in its small_models
     file = ladder_study(tmp_path, flair2_root, ladder={"fusion": "late.yaml"}, seeds=[0, 1])
     assert compare(["compare", "--config", str(file)]) == 0
     assert "What each modality adds" in capsys.readouterr().out

@@ -21,7 +21,7 @@ T = TypeVar("T")
 _DIRECTIONS = (
     "north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west",
 )  # fmt: skip
-_LEADS = (
+LEADS = (
     "", "", "", "aerial view of ", "a view from above of ", "an image of ", "this is ",
     "an aerial photograph of ", "seen from the air: ",
 )  # fmt: skip
@@ -140,7 +140,7 @@ def _around(rng: np.random.Generator, neighbour: Neighbour) -> list[str]:
 def _sentence(rng: np.random.Generator, subject: str, details: list[str]) -> str:
     plain = [detail for detail in details if not detail.startswith(("in ", "taken"))]
     when = [detail for detail in details if detail not in plain]
-    text = _pick(rng, _LEADS) + subject
+    text = _pick(rng, LEADS) + subject
     if plain:
         listed = " and ".join(plain)
         if rng.random() < 0.25:
