@@ -77,9 +77,24 @@ def test_categories_are_those_of_training_and_others_are_past_the_last(own, capl
     found = {s["sample_id"]: s for split in ("val", "test") for s in samples(data, split)}
     rows = {row["id"]: row for row in read_rows(own)}
     (name,) = [name for name, row in rows.items() if row["season"] == "monsoon"]
+    assert data.schema.modalities["site"].others == {"season": ("monsoon",)}
     (sample,) = [s for s in found.values() if s["inputs"]["site"][3] == len(SEASONS)]
     assert sample["inputs"]["site"][0].item() == pytest.approx(float(rows[name]["latitude"]))
     assert "monsoon" in caplog.text
+
+
+def test_a_row_says_the_same_category_in_whatever_table_it_stands(own):
+    """To predict a table of its own, rows drawn for training are no more than any other."""
+    rows = read_rows(own)
+    for i, row in enumerate(rows):
+        row["season"] = f"season {i:02d}"
+    write_csv(own, rows)
+    for splits in ({"column": "split"}, {}):
+        data = manifest_data(own, **ONLY_SITE, splits=splits, predict_split="all", target=None)
+        site = data.schema.modalities["site"]
+        names = [*site.categories["season"], *site.others.get("season", ())]
+        found = [names[int(s["inputs"]["site"][3])] for s in samples(data, "predict")]
+        assert found == [row["season"] for row in rows]
 
 
 def test_categories_may_be_listed(small):

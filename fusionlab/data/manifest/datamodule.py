@@ -55,7 +55,8 @@ class ManifestDataModule(DataModule):
       of integers the mean. Modalities may differ in size; images of one have one size.
     * A text is a ``str``. The schema carries a tokenizer that was made from the training texts.
     * A table is ``(F,)`` float32: numbers, and categories as their index, NaN where a cell is
-      empty. A category that the training split has not has the index one past the last.
+      empty. Categories that the training split has not have the indices that follow on
+      (`Modality.others`): a model that was trained on another table may know them by name.
     * A series of values is ``(T, C)`` float32 with dates, NaN where one is missing.
     * The target is a class index, ``(K,)`` floats of 0 and 1, ``(V,)`` values, or, of masks, as
       `FolderDataModule` delivers it.

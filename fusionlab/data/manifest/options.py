@@ -110,7 +110,7 @@ class TableColumns:
         columns: names, in the order to deliver.
         categories: which of them hold categories and no numbers. By default those that occur in
             the training split can be told apart, in alphabetical order; or list them: ``{season:
-            [winter, spring, …]}``. Any other is delivered as unknown.
+            [winter, spring, …]}``. Any other is unknown to a model that is trained on these data.
         mean: per numeric column its mean; computed over the training split if not given.
         std: likewise, its standard deviation.
     """
