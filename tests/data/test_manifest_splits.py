@@ -119,3 +119,30 @@ def test_parts_of_splits(manifest):
     assert len(data.dataset("val")) == 1
     whole = manifest_data(manifest, **SITE).schema.modalities["site"]
     assert data.schema.modalities["site"] == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "dropped", "rows"),
+    [
+        ({"splits": {}}, (), 1),
+        ({"splits": {}}, (), 2),
+        ({"splits": {"column": "split"}}, ("split",), 5),
+        ({"splits": {"column": "split"}, "place": "place"}, ("place",), 5),
+        ({"splits": {"blocks": 10.0, "x": "latitude", "y": "longitude"}}, ("longitude",), 5),
+        ({"splits": {"blocks": 10.0}}, (), 5),
+    ],
+)
+def test_rows_to_predict_need_not_be_split(manifest, tmp_path, options, dropped, rows):
+    gone = {*dropped, "land_use"}
+    table = [{k: v for k, v in row.items() if k not in gone} for row in read_rows(manifest)[:rows]]
+    path = write_csv(tmp_path / "new.csv", table)
+    tables = {"site": {"columns": ["elevation", "season"], "categories": ["season"]}}
+    changes = {**SITE, "tables": tables, "target": None, **options}
+    data = manifest_data(path, **changes, predict_split="all")
+    data.setup("predict")
+    assert len(data.predict_dataloader().dataset) == rows
+    with pytest.raises(InputError):  # what cannot be split is not trained on
+        data.setup("fit")
+    if dropped or rows < 3:
+        with pytest.raises(InputError, match=r"To predict all rows .* `predict_split: all`"):
+            manifest_data(path, **changes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,10 +26,10 @@ from fusionlab.data.manifest.options import (
     check_target_column,
 )
 from fusionlab.data.manifest.problems import Problems
-from fusionlab.data.manifest.rows import block, numbered_places, sample_names
+from fusionlab.data.manifest.rows import divide, sample_names
 from fusionlab.data.manifest.source import Rows
 from fusionlab.data.manifest.sources import check_modalities, chosen, make_source
-from fusionlab.data.manifest.splits import PARTS, check_manifest_splits, find_splits
+from fusionlab.data.manifest.splits import check_manifest_splits
 from fusionlab.data.manifest.table import Manifest
 from fusionlab.data.manifest.targets import SampleTarget, sample_target
 from fusionlab.data.raster.windows import WholeSources
@@ -83,7 +82,7 @@ class ManifestDataModule(DataModule):
         allow_missing: which modalities may be missing in a row: all, none, or those named. A row
             without any is refused.
         predict_split: which rows to predict: those of a split, or ``all`` that there are, with or
-            without labels.
+            without labels, places and splits.
         crop: of masks, rows and columns of a sample in pixels of the mask: in training anywhere in
             a file, otherwise on a regular grid. By default a sample is a whole file.
         overlap: pixels that neighbouring windows of a prediction share; maps are blended there.
@@ -140,8 +139,15 @@ class ManifestDataModule(DataModule):
             name: make_source(name, given, self.manifest, self.root, self._problems)
             for name, given in options.items()
         }
-        self._places = numbered_places(self.manifest, place)
-        self._parts = self._find_parts()
+        self._division = divide(
+            self.manifest,
+            self.splits,
+            place=place,
+            sources=self.sources,
+            problems=self._problems,
+            needed=predict_split != "all",
+        )
+        self._parts, self._places = self._division.parts, self._division.places
         self._used = self._used_rows()
         self.names = sample_names(self.manifest, name, self.sources, self._problems)
         self._labels, self._mask = self._find_target()
@@ -245,17 +251,6 @@ class ManifestDataModule(DataModule):
                 f"crop {self.crop}."
             )
 
-    def _find_parts(self) -> dict[str, Rows]:
-        if self.predict_split == "all" and self._lacks([self.splits.column]):
-            return dict.fromkeys(PARTS, np.zeros(0, np.int64))
-        return find_splits(
-            self.manifest,
-            self.splits,
-            groups=self._places,
-            block_of=partial(block, self.sources, size=self.splits.blocks or 1.0),
-            problems=self._problems,
-        )
-
     def _lacks(self, columns: Sequence[str | None]) -> bool:
         return any(column not in self.manifest.columns for column in columns if column is not None)
 
@@ -348,6 +343,8 @@ class ManifestDataModule(DataModule):
             return self._used
         rows = self._parts[part]
         if not len(rows):
+            if self._division.refusal is not None:
+                raise self._division.refusal
             raise InputError(
                 f"The split {part!r} has no row of {self.manifest.path}. Say which are for it with "
                 f"`splits.{part}`."
