@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fusionlab.data.damage import reason
 from fusionlab.data.folders.statistics import Moments, Statistics
-from fusionlab.data.manifest.days import Days, days_of
+from fusionlab.data.manifest.days import DATES, Days, days_of
 from fusionlab.data.manifest.options import SeriesColumns
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.source import READERS, FileColumn, Rows, Source
@@ -149,8 +149,8 @@ class WideSeries(SeriesSource):
                 return np.repeat(days_of([start]), len(manifest))
             except ValueError:
                 raise InputError(
-                    f"{self.where}.start: {start!r} is neither a date such as 2023-01-02 nor one "
-                    f"of the columns {list(manifest.columns)}."
+                    f"{self.where}.start: {start!r} is neither a date ({DATES}) nor one of the "
+                    f"columns {list(manifest.columns)}."
                 ) from None
         texts = manifest.texts(start, where=f"{self.where}.start").to_pylist()
         days = np.zeros(len(texts), np.int64)
@@ -158,7 +158,7 @@ class WideSeries(SeriesSource):
             try:
                 days[row] = days_of([text or ""])[0]
             except ValueError:
-                problems.add(row, f"{start}: expected a date such as 2023-01-02, got {text!r}.")
+                problems.add(row, f"{start}: expected a date ({DATES}), got {text!r}.")
         return days
 
 
@@ -261,7 +261,7 @@ def _series(path: str, *, variables: tuple[str, ...], date: str) -> tuple[Days, 
     try:
         dates = days_of(given.combine_chunks())
     except ValueError as error:
-        return f"has a {date} that is none: {error}."
+        return f"has a {date} that is none: {error}. Expected {DATES}."
     order = np.argsort(dates, kind="stable")
     return dates[order], values[order].astype(np.float32)
 
@@ -273,7 +273,8 @@ def _read(path: str, variables: tuple[str, ...], date: str) -> pa.Table:
         path,
         read_options=pa_csv.ReadOptions(use_threads=False),
         convert_options=pa_csv.ConvertOptions(
-            column_types={v: pa.float64() for v in variables},
+            # As texts, dates are not moved to another day by their time zone.
+            column_types={date: pa.string(), **{v: pa.float64() for v in variables}},
             null_values=_EMPTY,
             strings_can_be_null=True,
         ),

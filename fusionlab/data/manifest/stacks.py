@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fusionlab.data import time_series
 from fusionlab.data.damage import reason
 from fusionlab.data.folders.statistics import Moments
-from fusionlab.data.manifest.days import Days, days_of
+from fusionlab.data.manifest.days import DATES, Days, days_of
 from fusionlab.data.manifest.images import ImageSource, Values
 from fusionlab.data.manifest.options import ImageColumn
 from fusionlab.data.manifest.problems import Problems
@@ -128,10 +128,16 @@ class StackSource(ImageSource):
             with _arrays(path) as arrays:
                 shape = _shape(arrays, temporal.values)
                 dtype = np.dtype(arrays[temporal.values].dtype)
-                dates = days_of(arrays[temporal.dates][()])
+                written = arrays[temporal.dates][()]
                 hidden = _shape(arrays, temporal.hidden) if temporal.hidden else None
         except _ERRORS as error:
             return f"{path} cannot be read ({_why(error)})."
+        try:
+            dates = days_of(written)
+        except (ValueError, TypeError) as error:
+            return (
+                f"{path} has a date in {temporal.dates!r} that is none: {error}. Expected {DATES}."
+            )
         if len(shape) != 4 or shape[1] != len(self.bands):
             return (
                 f"{path} has {temporal.values!r} of the shape {shape}, expected (dates, "
