@@ -141,7 +141,7 @@ def test_missing_is_refused_where_it_is_not_allowed(own):
         ({"series": {"s": {"variables": ["a"]}}}, r"series.s: name the column of its files, or"),
         ({"series": {"s": {**WIDE, "wide": {"a": "ndvi"}}}}, r"with \* in place of its number"),
         ({"series": {"s": {**WIDE, "wide": {"a": "b_*"}}}}, r"no column of .* fits 'b_\*'"),
-        ({"series": {"s": {**WIDE, "start": "soon"}}}, r"'soon' is neither a date such as"),
+        ({"series": {"s": {**WIDE, "start": "soon"}}}, r"'soon' is neither a date \(2021-04-15"),
         ({"series": {"s": {**WIDE, "start": None}}}, r"columns need the date of the first"),
         ({"series": {"s": {"column": "weather", "mean": [1.0], "std": [1.0]}}}, r"1 numbers for"),
         ({"images": {"s": {**STACK, "bands": None}}}, r"name the bands of a series of images"),

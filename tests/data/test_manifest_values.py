@@ -190,6 +190,23 @@ def test_classes_are_names_or_indices(own):
     assert targets == [IGNORE_INDEX, 1, 2, 2]
 
 
+@pytest.mark.parametrize("column", ["land_use", "labels"])
+def test_where_classes_are_called_by_numbers_a_number_is_a_name(own, column):
+    for row in range(12):
+        change(own, row, **{column: ["10", "20", "1"][row % 3]})
+    kind = "class" if column == "land_use" else "classes"
+    target = {"column": column, "kind": kind, "classes": ["10", "20", "30"]}
+    with pytest.raises(
+        InputError, match=rf"{column}: '1' is none of the classes \['10',.*30'\]\.\n"
+    ):
+        manifest_data(own, target=target)
+    target["classes"] = ["20", "1", "10"]
+    found = [s["target"] for s in samples(manifest_data(own, target=target))]
+    expected = torch.tensor([2, 0, 1])
+    for row, label in enumerate(found):
+        assert (label if kind == "class" else label.argmax()) == expected[row % 3]
+
+
 def test_several_classes_by_names_and_by_columns_are_the_same(small):
     columns = {"columns": [f"is_{c}" for c in CLASSES], "kind": "classes", "classes": CLASSES}
     named, ones = (manifest_data(small, target=target) for target in (LABELS, columns))

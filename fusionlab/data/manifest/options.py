@@ -129,7 +129,8 @@ class SeriesColumns:
         column: holds the path of a CSV or Parquet file per row, with a column of dates and one per
             variable. A value that is not there is a gap; so is a date.
         variables: the variables to deliver; by default all columns of the first file but the date.
-        date: name of the files' column of dates: 2021-04-15, 20210415, or days since 1970-01-01.
+        date: name of the files' column of dates: 2021-04-15, 20210415, or days since 1970-01-01. Of
+            times with a zone, the calendar date counts as it is written.
         wide: for series in the manifest itself, per variable the pattern of its columns, such as
             ``{ndvi: "ndvi_*"}`` for ``ndvi_01 … ndvi_52``, where ``*`` stands for a number.
         start: the date of the columns with the lowest number, or the name of a column that holds
@@ -154,8 +155,8 @@ class TargetColumn:
     """What is to be learned.
 
     Attributes:
-        column: holds, as `kind` says, a class by name or index; the names of any number of classes;
-            a value; or the path of a mask.
+        column: holds, as `kind` says, a class by name, or by index where no name is a number; the
+            names of any number of classes; a value; or the path of a mask.
         columns: in place of `column`, one per class that hold 0 or 1 (``classes``), or one per
             variable (``values``).
         kind: ``class``: one per sample. ``classes``: any number of them. ``values``: of variables,

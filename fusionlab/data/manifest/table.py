@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 EMPTY = ("", "nan", "NaN", "NAN")
 """What an empty cell may say, spaces around it aside."""
 _PARQUET = (".parquet", ".pq")
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+"""What a number looks like."""
 
 
 class Manifest:
@@ -118,7 +119,7 @@ class Manifest:
             numbers = values.cast(pa.float64(), safe=False)
         else:
             texts = self.texts(column, where=where)
-            wrong = pc.invert(pc.match_substring_regex(texts, _NUMBER))
+            wrong = pc.invert(pc.match_substring_regex(texts, NUMBER))
             for row in true_rows(wrong):
                 problems.add(row, f"{column}: expected a number, got {texts[row].as_py()!r}.")
             numbers = pc.if_else(wrong, pa.scalar(None, pa.string()), texts).cast(pa.float64())

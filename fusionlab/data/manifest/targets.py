@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +18,7 @@ from fusionlab.data.manifest.cells import sorted_names
 from fusionlab.data.manifest.options import TargetColumn
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.source import Rows
-from fusionlab.data.manifest.table import Manifest, present
+from fusionlab.data.manifest.table import NUMBER, Manifest, present
 from fusionlab.errors import InputError
 from fusionlab.types import IGNORE_INDEX, Modality, Schema
 
@@ -75,9 +77,8 @@ class ClassTarget(SampleTarget):
         self.values = np.full(len(manifest), IGNORE_INDEX, np.int64)
         distinct = self._texts.dictionary_encode()
         names = distinct.dictionary.to_pylist()
-        index = [_class_index(name, self.classes) for name in names]
         codes = distinct.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        found = np.array([*index, -1])[codes]
+        found = np.append(_class_indices(names, self.classes), -1)[codes]
         self.values[found >= 0] = found[found >= 0]
 
     def schema(self, modalities: dict[str, Modality]) -> Schema:
@@ -88,12 +89,13 @@ class ClassTarget(SampleTarget):
     def check(self, rows: Rows, problems: Problems) -> None:
         """See `SampleTarget.check`."""
         there = present(self._texts)
+        index = "" if _numbered(self.classes) else ", nor an index of one"
         for row in rows[self.values[rows] == IGNORE_INDEX].tolist():
             if there[row]:
                 problems.add(
                     row,
                     f"{self.options.column}: {self._texts[row].as_py()!r} is none of the classes "
-                    f"{self.classes}, nor an index of one.",
+                    f"{self.classes}{index}.",
                 )
             elif not self.options.allow_missing:
                 problems.add(row, f"{self.options.column}: no class.")
@@ -139,7 +141,7 @@ class ClassesTarget(SampleTarget):
         )
         distinct = names.dictionary_encode()
         listed = distinct.dictionary.to_pylist()
-        index = np.array([_class_index(name, self.classes) for name in listed], np.int64)
+        index = _class_indices(listed, self.classes)
         of = index[distinct.indices.to_numpy(False)] if len(listed) else np.zeros(0, np.int64)
         known = of >= 0
         self.values = np.zeros((len(manifest), len(self.classes)), np.float32)
@@ -223,10 +225,14 @@ def sample_target(
     return ValueTarget(options, manifest, problems) if options.kind == "values" else None
 
 
-def _class_index(name: str, classes: list[str]) -> int:
-    """Of a name, or of an index as text; -1 for any other."""
-    if name in classes:
-        return classes.index(name)
-    if name.isascii() and name.isdigit() and int(name) < len(classes):
-        return int(name)
-    return -1
+def _class_indices(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Of names, or of indices as texts where no class is called by a number; -1 for any other."""
+    index = {name: i for i, name in enumerate(classes)}
+    if not _numbered(classes):
+        index |= {str(i): i for i in range(len(classes))}
+    return np.array([index.get(name, -1) for name in names], np.int64)
+
+
+def _numbered(classes: Sequence[str]) -> bool:
+    """Whether a class is called by a number, so that an index might mean another."""
+    return any(re.fullmatch(NUMBER, name) for name in classes)
