@@ -230,6 +230,8 @@ def _class_indices(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.i
     index = {name: i for i, name in enumerate(classes)}
     if not _numbered(classes):
         index |= {str(i): i for i in range(len(classes))}
+        digits = [name not in index and name.isascii() and name.isdigit() for name in names]
+        names = [str(int(n)) if one else n for n, one in zip(names, digits, strict=True)]  # 01
     return np.array([index.get(name, -1) for name in names], np.int64)
 
 
