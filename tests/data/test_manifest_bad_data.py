@@ -149,6 +149,13 @@ def test_missing_is_refused_where_it_is_not_allowed(own):
         ({"images": {"image": {"column": "image"}}}, r"Say what the files' bands are"),
         ({"images": {"image": {"column": "image", "bands": BANDS, "mean": [1.0] * 3,
                                "std": [1.0] * 4}}}, r"3 numbers for 4 bands"),
+        ({"images": {"image": {"column": "image", "bands": BANDS, "mean": [1.0] * 4}}},
+         r"images.image: give both mean and std"),
+        ({"images": {"image": {"column": "image", "bands": BANDS, "std": [1.0] * 4}}},
+         r"images.image: give both mean and std"),
+        ({"images": {"image": {"column": "image", "gsd": 0.0}}}, r"image.gsd: a pixel size in"),
+        ({"images": {"image": {"column": "image", "gsd": -2}}}, r"above 0, got -2"),
+        ({"crop": 8}, r"crop: 8 is of windows of images with a mask.* Leave crop out"),
         ({"use": ["radar"]}, r"use: there is no modality 'radar'"),
         ({"images": None, "texts": None, "tables": None, "series": None}, r"at least one modality"),
         ({"target": {**MASK, "classes": None}}, r"give classes"),
@@ -159,7 +166,7 @@ def test_missing_is_refused_where_it_is_not_allowed(own):
         ({"target": {"column": "land_use", "classes": ["crops"]}}, r"'forest' is none of the"),
         ({"target": {"columns": ["height"], "kind": "classes"}}, r"expected 0 or 1, got"),
         ({"missing": ["radar"]}, r"data.missing: \['radar'\]"),
-        ({"crop": 8, "overlap": 8}, r"smaller than crop"),
+        ({"target": None, "crop": 8, "overlap": 8}, r"smaller than crop"),
         ({"predict_split": "tset"}, r"predict_split: there is no split 'tset'"),
     ],
 )  # fmt: skip
@@ -201,6 +208,10 @@ def test_stacks_that_do_not_fit_are_refused(own):
         "p005.npz cannot be read",
     ):
         assert line in said
+
+
+def test_a_crop_of_whole_rows_is_refused(small):
+    assert "here samples are whole rows" in refusal(small, target=None, crop=8)
 
 
 def test_a_split_without_rows_is_named(own):

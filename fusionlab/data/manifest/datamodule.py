@@ -28,7 +28,7 @@ from fusionlab.data.manifest.options import (
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.rows import divide, sample_names
 from fusionlab.data.manifest.source import Rows
-from fusionlab.data.manifest.sources import check_modalities, chosen, make_source
+from fusionlab.data.manifest.sources import check_modalities, chosen, file_columns, make_source
 from fusionlab.data.manifest.splits import check_manifest_splits
 from fusionlab.data.manifest.table import Manifest
 from fusionlab.data.manifest.targets import SampleTarget, sample_target
@@ -73,9 +73,12 @@ class ManifestDataModule(DataModule):
         target: what is to be learned. None for data without labels, to predict or to contrast.
         root: folder that relative paths are below; by default that of the manifest.
         splits: which rows are for training, validation and test. By default a tenth is drawn for
-            validation and a tenth for the test.
+            validation and a tenth for the test: by place if that is given, or else by name, or by
+            the first file of a row, so that sorting or adding rows moves none. Rows of a table
+            without any of these are drawn by number: there, order matters.
         place: column that says which samples show the same place (`Batch.place`). Where rows are
-            drawn for splits, those of one place stay together.
+            drawn for splits, those of one place stay together; where a column says them, a place
+            in several is warned of.
         name: column of the names of samples in predictions; by default the name of the first file,
             if all differ, or the number of the row.
         use: modalities to deliver; all by default.
@@ -143,6 +146,8 @@ class ManifestDataModule(DataModule):
             self.manifest,
             self.splits,
             place=place,
+            name=name,
+            files=file_columns({**(images or {}), **(series or {})}, target),
             sources=self.sources,
             problems=self._problems,
             needed=predict_split != "all",
@@ -192,6 +197,8 @@ class ManifestDataModule(DataModule):
         self._check_files(rows, labelled=not predicting)
         self._problems.refuse()
         if not self._maps(predicting):
+            if self.crop is not None:
+                raise self._needless_crop()
             return ManifestDataset(
                 rows,
                 self.sources,
@@ -243,6 +250,8 @@ class ManifestDataModule(DataModule):
         )
         if isinstance(self.allow_missing, list):
             require_modalities(dict.fromkeys(self.allow_missing), options, option="allow_missing")
+        if self.crop is not None and self.target is not None and self.target.kind != "mask":
+            raise self._needless_crop()
         if self.crop is None and self.overlap:
             raise InputError("overlap is of windows: set crop, their size, too.")
         if self.crop is not None and not 0 <= self.overlap < self.crop:
@@ -253,6 +262,12 @@ class ManifestDataModule(DataModule):
 
     def _lacks(self, columns: Sequence[str | None]) -> bool:
         return any(column not in self.manifest.columns for column in columns if column is not None)
+
+    def _needless_crop(self) -> InputError:
+        return InputError(
+            f"crop: {self.crop} is of windows of images with a mask, or of a model that answers per "
+            "pixel; here samples are whole rows. Leave crop out, or set `size` of the images."
+        )
 
     def _used_rows(self) -> Rows:
         if self.predict_split == "all":

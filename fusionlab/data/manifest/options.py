@@ -200,7 +200,8 @@ class ManifestSplits:
     Attributes:
         column: says it row by row. Rows whose cell is empty are in no split.
         train: with a column, the value, or values, that it has for training; ``train`` if not
-            given. Without one, the share of the rows to draw; what is left if not given.
+            given. Without one, the share of the rows to draw (see `ManifestDataModule`); what is
+            left if not given.
         val: likewise; ``val``, ``valid`` or ``validation``, or a share of 0.1; 0 draws none.
         test: likewise; ``test``, or a share of 0.1.
         seed: of the draw.
@@ -249,6 +250,9 @@ def check_image(name: str, given: ImageColumn) -> None:
             f"{given.size}."
         )
     require_one_of(given.fitting, get_args(Fitting), where=f"{where}.fitting")
+    if given.gsd is not None and not given.gsd > 0:
+        raise InputError(f"{where}.gsd: a pixel size in metres above 0, got {given.gsd}.")
+    _check_statistics(given.mean, given.std, where=where)
     temporal = given.temporal
     if temporal is None:
         return

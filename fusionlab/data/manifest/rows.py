@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from fusionlab.data.manifest.options import ManifestSplits
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.series import FileSeries
 from fusionlab.data.manifest.source import Rows, Source
-from fusionlab.data.manifest.splits import PARTS, find_splits
+from fusionlab.data.manifest.splits import PARTS, draw_keys, find_splits, warn_of_places
 from fusionlab.data.manifest.table import Manifest, present
 from fusionlab.errors import InputError
 
@@ -45,6 +45,8 @@ def divide(
     splits: ManifestSplits,
     *,
     place: str | None,
+    name: str | None,
+    files: Sequence[str],
     sources: Mapping[str, Source],
     problems: Problems,
     needed: bool,
@@ -55,6 +57,9 @@ def divide(
         manifest: the table.
         splits: what the user says of them.
         place: column that says which rows show the same place; None if none does.
+        name: column of names; None if there is none.
+        files: columns of paths, of all modalities that are declared, used or not: however many a
+            model looks at, rows are drawn alike.
         sources: the modalities.
         problems: takes rows whose split cannot be told.
         needed: whether rows must be split; those of a table that is only to be predicted need not.
@@ -68,12 +73,15 @@ def divide(
         parts = find_splits(
             manifest,
             splits,
-            groups=places,
+            keys=draw_keys(manifest, place=place, name=name, files=files),
             block_of=partial(block, sources, size=splits.blocks or 1.0),
             problems=found,
         )
         if not needed:
             found.refuse()
+        if places is not None and splits.column is not None:
+            assert place is not None
+            warn_of_places(parts, places, manifest.texts(place, where="data.place").to_pylist())
         return Division(parts, places)
     except InputError as error:
         if not needed:
