@@ -105,12 +105,55 @@ def test_files_are_checked_again_where_statistics_are_known(own):
 
 
 def test_many_problems_are_counted(own):
-    rows = [{**row, "elevation": "?", "longitude": "?"} for row in read_rows(own)] * 2
+    rows = [dict(row) for row in read_rows(own) * 2]
+    for i, row in enumerate(rows[:-1]):
+        row["elevation"] = row["longitude"] = f"{i}?"
     write_csv(own, rows)
     said = refusal(own)
-    assert "has 48 problems" in said
+    assert "has 46 problems" in said
     assert said.count("\n  row ") == 20
-    assert "and 28 more." in said
+    assert "and 26 more." in said
+
+
+def test_what_is_wrong_in_a_whole_column_is_one_line(own):
+    rows = read_rows(own)
+    for i, row in enumerate(rows):
+        row["land_use"] = "crop" if i in (2, 4, 6, 7) else row["land_use"]
+        row["caption"] = "" if i < 2 else row["caption"]
+        row["height"] = "tall"
+    write_csv(own, rows)
+    site = {"columns": ["latitude", "season"]}
+    target = {"column": "land_use", "classes": CLASSES}
+    lines = refusal(
+        own, tables={"site": site}, target=target, allow_missing=["image", "site", "weather"]
+    ).splitlines()
+    assert "has 18 problems" in lines[0]
+    assert lines[1:4] == [
+        "  rows 1, 2, 3 … (12 rows), season: expected a number, got 'autumn' and no number in any "
+        "row. Is it one of `categories:`?",
+        "  rows 1, 2, no caption. Fill it in, or allow it to be missing (allow_missing).",
+        "  rows 3, 5, 7 … (4 rows), land_use: 'crop' is none of the classes ['crops', 'forest', "
+        "'water'], nor an index of one.",
+    ]
+    assert "no number in any row. Is it another column?" in refusal(own, target=HEIGHT)
+
+
+def test_rows_in_no_split_may_hold_anything(own):
+    for row in range(2):
+        change(own, row, split="", elevation="high", image="gone.tif", weather="gone.csv")
+        change(own, row, stack="gone.npz", mask="gone.tif", height="tall", ndvi_02="much")
+    options = {
+        "images": {"image": {"column": "image", "bands": BANDS}, "s": STACK},
+        "series": {"weather": {"column": "weather"}, "ndvi": WIDE},
+    }
+    for target in ({"column": "land_use"}, HEIGHT, MASK):
+        data = manifest_data(own, **options, target=target)
+        data.setup("fit")
+        assert data.schema.modalities["weather"].bands == ("ndvi", "temperature")
+        assert len(data.dataset("train")) == 7
+    change(own, 0, split="trian")
+    assert "row 1, split: 'trian' is none of train, val and test" in refusal(own, **options)
+    assert "elevation: expected a number, got 'high'" in refusal(own, predict_split="all")
 
 
 def test_missing_is_refused_where_it_is_not_allowed(own):
@@ -155,14 +198,14 @@ def test_missing_is_refused_where_it_is_not_allowed(own):
          r"images.image: give both mean and std"),
         ({"images": {"image": {"column": "image", "gsd": 0.0}}}, r"image.gsd: a pixel size in"),
         ({"images": {"image": {"column": "image", "gsd": -2}}}, r"above 0, got -2"),
-        ({"crop": 8}, r"crop: 8 is of windows of images with a mask.* Leave crop out"),
+        ({"crop": 8}, r"crop: 8 is of windows of images with a mask.* Leave it out"),
         ({"use": ["radar"]}, r"use: there is no modality 'radar'"),
         ({"images": None, "texts": None, "tables": None, "series": None}, r"at least one modality"),
         ({"target": {**MASK, "classes": None}}, r"give classes"),
         ({"target": {"columns": ["land_use"]}}, r"`columns` are for the kinds"),
         ({"target": {**HEIGHT, "classes": CLASSES}}, r"\['classes'\] say nothing of a target"),
         ({"target": {**HEIGHT, "units": ["m", "m"]}}, r"1 variables and 2 units for 1 columns"),
-        ({"target": {**LABELS, "classes": ["crops"]}}, r"row 2, labels: 'forest' is none of"),
+        ({"target": {**LABELS, "classes": ["crops"]}}, r"rows 2, 3, 5 … \(7 rows\), labels: 'forest' is none"),
         ({"target": {"column": "land_use", "classes": ["crops"]}}, r"'forest' is none of the"),
         ({"target": {"columns": ["height"], "kind": "classes"}}, r"expected 0 or 1, got"),
         ({"missing": ["radar"]}, r"data.missing: \['radar'\]"),

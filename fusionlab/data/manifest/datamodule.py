@@ -265,8 +265,8 @@ class ManifestDataModule(DataModule):
 
     def _needless_crop(self) -> InputError:
         return InputError(
-            f"crop: {self.crop} is of windows of images with a mask, or of a model that answers per "
-            "pixel; here samples are whole rows. Leave crop out, or set `size` of the images."
+            f"crop: {self.crop} is of windows of images with a mask, or of a model that answers "
+            "per pixel; here samples are whole rows. Leave it out, or set `size` of the images."
         )
 
     def _used_rows(self) -> Rows:

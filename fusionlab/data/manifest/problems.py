@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fusionlab.errors import InputError
 
 LISTED = 20
 """How many problems an error message lists; the others are counted."""
+_NAMED = 3
+"""Of rows with one and the same problem, how many are named."""
 
 
 class Problems:
@@ -20,6 +25,7 @@ class Problems:
     def __init__(self, manifest: Path) -> None:
         self.manifest = manifest
         self._found: dict[tuple[int, str], None] = {}
+        self._rows: set[int] | None = None
 
     def __len__(self) -> int:
         return len(self._found)
@@ -31,23 +37,46 @@ class Problems:
             row: position of the row, from 0.
             problem: which column, and what is wrong.
         """
-        self._found[(int(row), problem)] = None
+        if self._rows is None or int(row) in self._rows:
+            self._found[(int(row), problem)] = None
+
+    def only(self, rows: NDArray[np.int64]) -> None:
+        """From now on, and of those before, heeds only problems of these rows."""
+        self._rows = set(rows.tolist())
+        self._found = {item: None for item in self._found if item[0] in self._rows}
+
+    def include(self, others: Problems) -> None:
+        """Takes the problems of others, of whatever rows."""
+        self._found.update(others._found)
 
     def refuse(self) -> None:
         """Ends the run if there is any problem; then they are forgotten.
 
         Raises:
-            InputError: lists the first with their rows, and counts the others.
+            InputError: lists the first with their rows, and counts the others. One that several
+                rows share is one line.
         """
         if not self._found:
             return
         found = sorted(self._found, key=lambda item: item[0])
-        lines = [f"  row {row + 1}, {problem}" for row, problem in found[:LISTED]]
-        if len(found) > LISTED:
-            lines.append(f"  and {len(found) - LISTED} more.")
+        rows_of: dict[str, list[int]] = {}
+        for row, problem in found:
+            rows_of.setdefault(problem, []).append(row)
+        listed = dict(list(rows_of.items())[:LISTED])
+        lines = [f"  {_named(rows)}, {problem}" for problem, rows in listed.items()]
+        if rest := len(found) - sum(map(len, listed.values())):
+            lines.append(f"  and {rest} more.")
         self._found.clear()
         many = f"{len(found)} problems" if len(found) > 1 else "a problem"
         raise InputError(
             f"data.manifest: {self.manifest} has {many} (the first row below the header is row "
             "1):\n" + "\n".join(lines) + "\nMend these, or take the rows out."
         )
+
+
+def _named(rows: list[int]) -> str:
+    """``row 3``, ``rows 3, 5``, or ``rows 3, 5, 7 … (8 rows)``, counted from 1."""
+    numbers = ", ".join(str(row + 1) for row in rows[:_NAMED])
+    if len(rows) == 1:
+        return f"row {numbers}"
+    return f"rows {numbers}" + (f" … ({len(rows)} rows)" if len(rows) > _NAMED else "")

@@ -61,14 +61,14 @@ def divide(
         files: columns of paths, of all modalities that are declared, used or not: however many a
             model looks at, rows are drawn alike.
         sources: the modalities.
-        problems: takes rows whose split cannot be told.
+        problems: takes rows whose split cannot be told, and heeds no other rows in no split.
         needed: whether rows must be split; those of a table that is only to be predicted need not.
 
     Raises:
         InputError: if they must be and cannot.
     """
     try:
-        found = Problems(manifest.path) if not needed else problems
+        found = Problems(manifest.path)
         places = numbered_places(manifest, place)
         parts = find_splits(
             manifest,
@@ -77,7 +77,10 @@ def divide(
             block_of=partial(block, sources, size=splits.blocks or 1.0),
             problems=found,
         )
-        if not needed:
+        if needed:
+            problems.only(np.concatenate(list(parts.values())))
+            problems.include(found)
+        else:
             found.refuse()
         if places is not None and splits.column is not None:
             assert place is not None

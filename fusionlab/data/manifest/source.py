@@ -125,6 +125,7 @@ class FileColumn:
         return self._exists.get(int(row), False)
 
     def first(self) -> str | None:
-        """The first path; None if all cells are empty."""
-        named = np.flatnonzero(self.there)
-        return self.path(int(named[0])) if len(named) else None
+        """The first file that is there, of the rows that were checked, if any were; or None."""
+        rows = sorted(self._exists) or np.flatnonzero(self.there).tolist()
+        paths = (self.path(row) for row in rows)
+        return next((path for path in paths if Path(path).is_file()), None)

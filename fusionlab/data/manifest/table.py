@@ -120,13 +120,28 @@ class Manifest:
         else:
             texts = self.texts(column, where=where)
             wrong = pc.invert(pc.match_substring_regex(texts, NUMBER))
-            for row in true_rows(wrong):
-                problems.add(row, f"{column}: expected a number, got {texts[row].as_py()!r}.")
+            self._add_texts(true_rows(wrong), texts, column, where=where, problems=problems)
             numbers = pc.if_else(wrong, pa.scalar(None, pa.string()), texts).cast(pa.float64())
         array: Floats = np.array(numbers.to_numpy(zero_copy_only=False), np.float64)
         for row in np.flatnonzero(np.isinf(array)).tolist():
             problems.add(row, f"{column}: expected a finite number, got {array[row]}.")
         return array
+
+    def _add_texts(
+        self, rows: list[int], texts: pa.Array, column: str, *, where: str, problems: Problems
+    ) -> None:
+        """Notes texts in place of numbers; a column that holds nothing else is one problem."""
+        if len(rows) > 1 and len(rows) == len(texts) - texts.null_count:
+            hint = "one of `categories:`" if where.startswith("tables.") else "another column"
+            problem = (
+                f"{column}: expected a number, got {texts[rows[0]].as_py()!r} and no number in any "
+                f"row. Is it {hint}?"
+            )
+            for row in rows:
+                problems.add(row, problem)
+            return
+        for row in rows:
+            problems.add(row, f"{column}: expected a number, got {texts[row].as_py()!r}.")
 
     def _as_texts(self, column: str, *, where: str) -> pa.Array:
         values = self._table.column(column).combine_chunks()
