@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionlab.data.folders.statistics import Moments
+from fusionlab.data.manifest.fill import fill_columns, warn_of_fill, without_fill
 from fusionlab.data.manifest.options import TableColumns
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.source import Rows, Source
@@ -51,10 +52,14 @@ class TableSource(Source):
         self.there = np.zeros(len(manifest), bool)
         for i, column in enumerate(options.columns):
             if column in options.categories:
-                self._texts[column] = manifest.texts(column, where=self.where)
+                self._texts[column] = manifest.texts(column, where=self.where, names=True)
                 self.there |= self._texts[column].is_valid().to_numpy(False)
             else:
-                self._values[:, i] = manifest.numbers(column, where=self.where, problems=problems)
+                numbers = manifest.numbers(column, where=self.where, problems=problems)
+                with np.errstate(over="ignore"):
+                    self._values[:, i] = without_fill(numbers, options.nodata)
+                for row in np.flatnonzero(np.isinf(self._values[:, i])).tolist():
+                    problems.add(row, f"{column}: {numbers[row]:g} is too large for float32.")
                 self.there |= ~np.isnan(self._values[:, i])
 
     def describe(self, training: Rows, *, store: Path, verify: Callable[[], None]) -> None:
@@ -69,8 +74,12 @@ class TableSource(Source):
             known = set(categories[column])
             others[column] = [name for name in sorted_names(texts) if name not in known]
             self._index(column, categories[column], others[column])
+        numeric = [c for c in options.columns if c not in categories]
+        rows = training if len(training) else slice(None)
+        positions = [options.columns.index(c) for c in numeric]
+        warn_of_fill(fill_columns(self._values[rows][:, positions], numeric), where=self.where)
         mean, std = dict(options.mean or {}), dict(options.std or {})
-        numeric = [c for c in options.columns if c not in categories and c not in mean]
+        numeric = [c for c in numeric if c not in mean]
         if numeric and len(training):
             columns = [options.columns.index(c) for c in numeric]
             values = self._values[training][:, columns].T[:, None]

@@ -45,9 +45,9 @@ class ManifestDataModule(DataModule):
     """Delivers what a table lists: images, series of images, texts, tables and series of values.
 
     The manifest is a CSV or Parquet file with one row per sample. Its cells hold paths of files,
-    texts, numbers, categories and labels; modalities say which. An empty cell (also ``NaN``) is a
-    missing modality. Everything that is wrong with its rows is said in one message before a run
-    starts.
+    texts, numbers, categories and labels; modalities say which. An empty cell is a missing
+    modality; ``nan`` is one, too, and of texts, numbers and paths ``NA`` and ``NULL``. Everything
+    that is wrong with its rows is said in one message before a run starts.
 
     * An image is ``(C, h, w)``, a series of images ``(T, C, h, w)`` with dates, in the type they
       have on disk (float64 becomes float32, uint32 int64). Pixels without an observation are NaN,

@@ -113,12 +113,14 @@ class TableColumns:
             [winter, spring, …]}``. Any other is unknown to a model that is trained on these data.
         mean: per numeric column its mean; computed over the training split if not given.
         std: likewise, its standard deviation.
+        nodata: numbers that stand for no value, such as -9999; cells with them are empty.
     """
 
     columns: list[str]
     categories: list[str] | dict[str, list[str]] = field(default_factory=list)
     mean: dict[str, float] | None = None
     std: dict[str, float] | None = None
+    nodata: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class SeriesColumns:
         step: days from one number to the next.
         mean: per variable, its mean; computed over the training split if not given.
         std: per variable, its standard deviation; likewise.
+        nodata: numbers that stand for no value, such as -9999; they are gaps.
     """
 
     column: str | None = None
@@ -148,6 +151,7 @@ class SeriesColumns:
     step: int = 7
     mean: list[float] | None = None
     std: list[float] | None = None
+    nodata: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,8 @@ class TargetColumn:
     Attributes:
         column: holds, as `kind` says, a class by name, or by index where no name is a number; the
             names of any number of classes; a value; or the path of a mask.
-        columns: in place of `column`, one per class that hold 0 or 1 (``classes``), or one per
-            variable (``values``).
+        columns: in place of `column`, one per class that hold 0 or 1, or false or true
+            (``classes``), or one per variable (``values``).
         kind: ``class``: one per sample. ``classes``: any number of them. ``values``: of variables,
             per sample. ``mask``: a raster per row, of classes or, if `variables` are named, of
             values.

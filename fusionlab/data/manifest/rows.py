@@ -84,7 +84,9 @@ def divide(
             found.refuse()
         if places is not None and splits.column is not None:
             assert place is not None
-            warn_of_places(parts, places, manifest.texts(place, where="data.place").to_pylist())
+            warn_of_places(
+                parts, places, manifest.texts(place, where="data.place", names=True).to_pylist()
+            )
         return Division(parts, places)
     except InputError as error:
         if not needed:
@@ -114,7 +116,7 @@ def sample_names(
     """
     total = len(manifest)
     if column is not None:
-        texts = manifest.texts(column, where="data.name")
+        texts = manifest.texts(column, where="data.name", names=True)
         names: list[str] = texts.fill_null("").to_pylist()
         first: dict[str, int] = {}
         for row, text in enumerate(names):
@@ -144,7 +146,7 @@ def numbered_places(manifest: Manifest, column: str | None) -> NDArray[np.int64]
     """
     if column is None:
         return None
-    texts = manifest.texts(column, where="data.place")
+    texts = manifest.texts(column, where="data.place", names=True)
     codes = texts.dictionary_encode().indices
     places: NDArray[np.int64] = codes.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     own = ~present(texts)

@@ -116,10 +116,10 @@ def draw_keys(
         files: columns of paths; those that are not there are passed over.
     """
     own = [name] if name is not None else [c for c in files if c in manifest.columns]
-    known = [manifest.texts(column, where="data.name") for column in own]
+    known = [manifest.texts(column, where="data.name", names=name is not None) for column in own]
     numbers = pa.array([f"row {row + 1}" for row in range(len(manifest))], pa.large_string())
     if place is not None:
-        texts = manifest.texts(place, where="data.place")
+        texts = manifest.texts(place, where="data.place", names=True)
         word, space = (pa.scalar(text, pa.large_string()) for text in ("place", " "))
         known.insert(0, pc.binary_join_element_wise(word, texts, space))
     keys: list[str] = pc.coalesce(*known, numbers).to_pylist()
@@ -159,7 +159,7 @@ def _shares(parts: Mapping[str, object]) -> dict[str, float]:
 
 def _by_column(manifest: Manifest, given: ManifestSplits, problems: Problems) -> dict[str, Rows]:
     assert given.column is not None
-    texts = manifest.texts(given.column, where="splits.column")
+    texts = manifest.texts(given.column, where="splits.column", names=True)
     cells = np.array(texts.fill_null("").to_pylist(), object)
     named = _given(given)
     part_of: dict[str, str] = {}

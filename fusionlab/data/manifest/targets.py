@@ -18,7 +18,7 @@ from fusionlab.data.manifest.cells import sorted_names
 from fusionlab.data.manifest.options import TargetColumn
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.source import Rows
-from fusionlab.data.manifest.table import NUMBER, Manifest, present
+from fusionlab.data.manifest.table import NUMBER, Manifest, parsed, present
 from fusionlab.errors import InputError
 from fusionlab.types import IGNORE_INDEX, Modality, Schema
 
@@ -66,7 +66,7 @@ class ClassTarget(SampleTarget):
     def __init__(self, options: TargetColumn, manifest: Manifest, rows: Rows) -> None:
         super().__init__(options)
         assert options.column is not None
-        self._texts = manifest.texts(options.column, where="target.column")
+        self._texts = manifest.texts(options.column, where="target.column", names=True)
         self.classes = list(options.classes or sorted_names(self._texts.take(rows)))
         if len(self.classes) > IGNORE_INDEX:
             raise InputError(
@@ -108,29 +108,24 @@ class ClassesTarget(SampleTarget):
         options: what the user says of it.
         manifest: the table.
         rows: those of all splits, whose classes are listed unless the user does.
-        problems: takes cells that hold something else than 0 and 1.
 
     Raises:
         InputError: if there is no such column.
     """
 
-    def __init__(
-        self, options: TargetColumn, manifest: Manifest, rows: Rows, problems: Problems
-    ) -> None:
+    def __init__(self, options: TargetColumn, manifest: Manifest, rows: Rows) -> None:
         super().__init__(options)
         self._unknown: list[tuple[int, str]] = []
         if options.columns is not None:
             self.classes = list(options.classes or options.columns)
-            columns = [
-                manifest.numbers(column, where="target.columns", problems=problems)
-                for column in options.columns
-            ]
+            self._cells = [manifest.texts(c, where="target.columns") for c in options.columns]
+            columns = [_flags(cells) for cells in self._cells]
             self._numbers: NDArray[np.float64] | None = np.stack(columns, axis=1)
             self.values = np.nan_to_num(self._numbers).astype(np.float32)
             return
         assert options.column is not None
         self._numbers = None
-        texts = manifest.texts(options.column, where="target.column").fill_null("")
+        texts = manifest.texts(options.column, where="target.column", names=True).fill_null("")
         parts = pc.split_pattern(texts, options.separator)
         row_of = pc.list_parent_indices(parts).to_numpy()
         names = pc.utf8_trim_whitespace(pc.list_flatten(parts))
@@ -167,8 +162,8 @@ class ClassesTarget(SampleTarget):
         wrong = ~np.isin(self._numbers[rows], (0, 1))
         for i, k in zip(*np.nonzero(wrong), strict=True):
             column = cast("list[str]", self.options.columns)[k]
-            value = self._numbers[rows[i], k]
-            found = "an empty cell" if np.isnan(value) else f"{value:g}"
+            text = self._cells[k][int(rows[i])].as_py()
+            found = "an empty cell" if text is None else repr(text)
             problems.add(int(rows[i]), f"{column}: expected 0 or 1, got {found}.")
 
 
@@ -221,8 +216,16 @@ def sample_target(
     if options.kind == "class":
         return ClassTarget(options, manifest, rows)
     if options.kind == "classes":
-        return ClassesTarget(options, manifest, rows, problems)
+        return ClassesTarget(options, manifest, rows)
     return ValueTarget(options, manifest, problems) if options.kind == "values" else None
+
+
+def _flags(texts: pa.Array) -> NDArray[np.float64]:
+    """What cells of 0 and 1, or of false and true, say as numbers; NaN where they say neither."""
+    lower = pc.utf8_lower(texts)
+    for word, digit in (("false", "0"), ("true", "1")):
+        lower = pc.if_else(pc.equal(lower, word), pa.scalar(digit, lower.type), lower)
+    return np.array(parsed(lower)[0].to_numpy(zero_copy_only=False), np.float64)
 
 
 def _class_indices(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
