@@ -90,9 +90,10 @@ class Modality:
         """
         missing = [band for band in bands if band not in self.bands]
         if missing:
+            what = {"table": "columns", "series": "variables"}.get(self.kind, "bands")
             raise InputError(
-                f"{where} wants the bands {list(bands)}, but the data deliver {list(self.bands)}: "
-                f"{missing} are missing. Choose bands that both have, or another expert."
+                f"{where} wants the {what} {list(bands)}, but the data deliver {list(self.bands)}: "
+                f"{missing} are missing. Choose {what} that both have, or another expert."
             )
         return [self.bands.index(band) for band in bands]
 

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from manifest_files import (
@@ -138,6 +139,20 @@ def test_what_is_wrong_in_a_whole_column_is_one_line(own):
     assert "no number in any row. Is it another column?" in refusal(own, target=HEIGHT)
 
 
+def test_many_files_with_one_problem_are_one_line(own):
+    for row in range(9):
+        change(own, row, image=f"elsewhere/p{row:03d}.tif")
+    for row in range(3):
+        change(own, row, weather=f"elsewhere/p{row:03d}.csv")
+    lines = refusal(own).splitlines()
+    folder = own.parent / "elsewhere"
+    assert "has 12 problems" in lines[0]
+    assert lines[1] == (f"  rows 1, 2, 3 … (9 rows), image: there is no file {folder}/p000.tif.")
+    assert lines[2:5] == [
+        f"  row {row + 1}, weather: there is no file {folder}/p{row:03d}.csv." for row in range(3)
+    ]
+
+
 def test_rows_in_no_split_may_hold_anything(own):
     for row in range(2):
         change(own, row, split="", elevation="high", image="gone.tif", weather="gone.csv")
@@ -252,6 +267,34 @@ def test_stacks_that_do_not_fit_are_refused(own):
         "p005.npz cannot be read",
     ):
         assert line in said
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_arrays_of_other_names_are_listed(own, suffix):
+    for row, cells in enumerate(read_rows(own)):
+        held = dict(np.load(own.parent / cells["stack"]))
+        if suffix == "h5":
+            with h5py.File(own.parent / f"stacks/{row}.h5", "w") as file:
+                file["optical/values"], file["clouds"] = held["values"], held["clouds"]
+            change(own, row, stack=f"stacks/{row}.h5")
+    names = {"npz": r"\['values', 'dates', 'clouds'\]", "h5": r"\['clouds', 'optical/values'\]"}
+    for wrong in ("value", "optical"):  # a group is no array
+        stack = {**STACK, "temporal": {"values": wrong}}
+        with pytest.raises(InputError, match=rf"no array '{wrong}' among {names[suffix]}"):
+            manifest_data(own, images={"s": stack})
+    right = {"npz": "values", "h5": "optical/values"}[suffix]
+    stack = {**STACK, "temporal": {"values": right, "dates": "day"}}
+    with pytest.raises(
+        InputError, match=rf"\(12 rows\), stack: .*no array 'day' among {names[suffix]}"
+    ):
+        manifest_data(own, images={"s": stack}).setup("fit")
+
+
+def test_a_mask_is_of_classes_or_of_values_and_nothing_else_is_suggested(small):
+    for wrong in ({"classes": None}, {"variables": ["height"]}):
+        with pytest.raises(InputError, match="of a mask, give classes") as caught:
+            manifest_data(small, target={**MASK, **wrong})
+        assert "per_sample" not in str(caught.value)
 
 
 def test_a_crop_of_whole_rows_is_refused(small):

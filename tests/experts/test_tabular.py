@@ -185,6 +185,11 @@ def test_names_beyond_the_training_rows_of_new_data_are_looked_up():
     assert "others" not in table_schema(few).to_dict()["modalities"]["site"]
 
 
+def test_a_column_that_is_not_there_is_called_a_column():
+    with pytest.raises(InputError, match=r"wants the columns \['depth'\].*Choose columns"):
+        TabularExpert(table_schema(), bands=["depth"], **SMALL)
+
+
 def test_so_it_is_for_a_frozen_expert(tmp_path):
     model = expert("site")
     path = save_expert(model, tmp_path / "site.ckpt", SCHEMA)

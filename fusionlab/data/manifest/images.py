@@ -214,7 +214,8 @@ class RasterSource(ImageSource):
         for row, header in zip(new, headers, strict=True):
             problem = header if isinstance(header, str) else self._problem(row, header)
             if problem is not None:
-                problems.add(row, f"{self.files.column}: {problem}")
+                path = self.files.path(row)
+                problems.add(row, f"{self.files.column}: {problem}", file=path)
 
     def found(self, row: int, indexes: tuple[int, ...]) -> None:
         """Takes note of the bands to read of a file that was checked elsewhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,26 +25,27 @@ class Problems:
 
     def __init__(self, manifest: Path) -> None:
         self.manifest = manifest
-        self._found: dict[tuple[int, str], None] = {}
+        self._found: dict[tuple[int, str], str] = {}
         self._rows: set[int] | None = None
 
     def __len__(self) -> int:
         return len(self._found)
 
-    def add(self, row: int, problem: str) -> None:
+    def add(self, row: int, problem: str, *, file: str = "") -> None:
         """Notes a problem.
 
         Args:
             row: position of the row, from 0.
             problem: which column, and what is wrong.
+            file: the file that is named; with other files, the problem is the same.
         """
         if self._rows is None or int(row) in self._rows:
-            self._found[(int(row), problem)] = None
+            self._found[(int(row), problem)] = problem.replace(file, "") if file else problem
 
     def only(self, rows: NDArray[np.int64]) -> None:
         """From now on, and of those before, heeds only problems of these rows."""
         self._rows = set(rows.tolist())
-        self._found = {item: None for item in self._found if item[0] in self._rows}
+        self._found = {k: alike for k, alike in self._found.items() if k[0] in self._rows}
 
     def include(self, others: Problems) -> None:
         """Takes the problems of others, of whatever rows."""
@@ -54,17 +56,22 @@ class Problems:
 
         Raises:
             InputError: lists the first with their rows, and counts the others. One that several
-                rows share is one line.
+                rows share is one line; of many files with the same, the first is named.
         """
         if not self._found:
             return
         found = sorted(self._found, key=lambda item: item[0])
-        rows_of: dict[str, list[int]] = {}
+        times = Counter(self._found.values())
+        groups: dict[str, list[tuple[int, str]]] = {}
         for row, problem in found:
-            rows_of.setdefault(problem, []).append(row)
-        listed = dict(list(rows_of.items())[:LISTED])
-        lines = [f"  {_named(rows)}, {problem}" for problem, rows in listed.items()]
-        if rest := len(found) - sum(map(len, listed.values())):
+            alike = self._found[row, problem]
+            # A few files are all named, of many the first.
+            groups.setdefault(alike if times[alike] > _NAMED else problem, []).append(
+                (row, problem)
+            )
+        listed = list(groups.values())[:LISTED]
+        lines = [f"  {_named([row for row, _ in group])}, {group[0][1]}" for group in listed]
+        if rest := len(found) - sum(map(len, listed)):
             lines.append(f"  and {rest} more.")
         self._found.clear()
         many = f"{len(found)} problems" if len(found) > 1 else "a problem"

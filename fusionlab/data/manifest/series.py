@@ -230,7 +230,8 @@ class FileSeries(SeriesSource):
         at = len(self._dates)
         for row, series in zip(new, parsed, strict=True):
             if isinstance(series, str):
-                problems.add(row, f"{self.files.column}: {self.files.path(row)} {series}")
+                path = self.files.path(row)
+                problems.add(row, f"{self.files.column}: {path} {series}", file=path)
                 continue
             self._first[row], self._steps[row] = at, len(series[0])
             at += len(series[0])

@@ -116,7 +116,8 @@ class FileColumn:
                 self._exists.update(zip(new, exist, strict=True))
         for row in named.tolist():
             if not self._exists[row]:
-                problems.add(row, f"{self.column}: there is no file {self.path(row)}.")
+                path = self.path(row)
+                problems.add(row, f"{self.column}: there is no file {path}.", file=path)
         found: Rows = named[np.array([self._exists[row] for row in named.tolist()], bool)]
         return found
 
