@@ -94,8 +94,8 @@ def test_fill_values_are_gaps_if_said_so_and_warned_of_if_not(own, fill, caplog)
 
     delivered()
     for where, name in (("tables.site", "elevation"), ("series.weather", "ndvi")):
-        assert f"{where}: {fill:g} in '{name}'. Where that means no value" in caplog.text
-    assert f"series.ndvi: {fill:g} in 'ndvi'" in caplog.text
+        assert f"{where}: {np.float32(fill)} in '{name}'. Where that means no value" in caplog.text
+    assert f"series.ndvi: {np.float32(fill)} in 'ndvi'" in caplog.text
     caplog.clear()
     inputs = delivered(nodata=[fill, 77.0])
     assert "means no value" not in caplog.text

@@ -195,4 +195,4 @@ def test_places_that_a_column_has_in_several_splits_are_warned_of(manifest, tmp_
     assert "more than one split" not in caplog.text
     rows[0]["split"] = rows[7]["split"] = "test"
     manifest_data(write_csv(tmp_path / "m.csv", rows), place="place", **SITE)
-    assert "place: 2 places are in more than one split, such as 'place 0'" in caplog.text
+    assert "place: 2 of 20 places are in more than one split, such as 'place 0'" in caplog.text

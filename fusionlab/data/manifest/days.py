@@ -22,7 +22,7 @@ DATES = "2021-04-15, 20210415, or days since 1970-01-01"
 _DIGITS = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _FIRST, _LAST = 1900_01_01, 2200_12_31  # as numbers; so many days are in no year of interest
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}")
-_FIRST_DAY = np.datetime64("1980-01-01")
+_FIRST_DAY = (date(1980, 1, 1) - date(1970, 1, 1)).days
 """Smaller numbers of days are taken for what they more likely are: a year, or months."""
 _AHEAD = timedelta(days=366)
 """Forecasts reach so far. Larger numbers count from 1900, as in spreadsheets, or seconds."""
@@ -65,11 +65,9 @@ def days_of(dates: Sequence[Any] | NDArray[Any] | pa.Array) -> Days:
 
 def _of_numbers(numbers: NDArray[Any]) -> Days:
     """Numbers such as 20210415, and days."""
-    first, last = (
-        np.datetime64(day, "D").astype(np.int64) for day in (_FIRST_DAY, date.today() + _AHEAD)
-    )
+    last = (date.today() + _AHEAD - date(1970, 1, 1)).days
     written = (numbers >= _FIRST) & (numbers <= _LAST)
-    neither = ~written & ((numbers < first) | (numbers > last))
+    neither = ~written & ((numbers < _FIRST_DAY) | (numbers > last))
     if neither.any():
         raise ValueError(repr(int(numbers[neither][0])))
     days = numbers.astype(np.int64)

@@ -45,8 +45,9 @@ def fill_columns(values: NDArray[Any], names: Sequence[str]) -> dict[str, float]
 def warn_of_fill(found: dict[str, float], *, where: str) -> None:
     """Warns of such columns, if there are any."""
     if found:
-        listed = ", ".join(f"{value:g} in {name!r}" for name, value in found.items())
+        numbers = {name: np.float32(value) for name, value in found.items()}  # in full
+        listed = ", ".join(f"{number} in {name!r}" for name, number in numbers.items())
         log.warning(
-            "%s: %s. Where that means no value, say so: `nodata: [%g]`.",
-            where, listed, next(iter(found.values())),
+            "%s: %s. Where that means no value, say so: `nodata: [%s]`.",
+            where, listed, next(iter(numbers.values())),
         )  # fmt: skip

@@ -133,8 +133,8 @@ class WideSeries(SeriesSource):
         values = np.full((len(manifest), steps, len(self.variables)), np.nan, np.float32)
         for i, columns in enumerate(found.values()):
             for number, column in columns.items():
-                numbers = manifest.numbers(column, where=self.where, problems=problems)
-                values[:, number - first, i] = without_fill(numbers, options.nodata)
+                cells = manifest.numbers(column, where=self.where, problems=problems)
+                values[:, number - first, i] = without_fill(cells, options.nodata)
         self.there = np.any(~np.isnan(values), axis=(1, 2))
         starts = self._starts(manifest, problems)
         dates = starts[:, None] + options.step * np.arange(steps)

@@ -89,16 +89,20 @@ def find_splits(
         for key, block in zip(keys, blocks, strict=True):
             one[key] = min(block, one.get(key, block))
         drawn = [one[key] for key in keys]
-    rows = range(len(manifest))
+    alone = len(set(drawn)) == len(drawn)
+    names = drawn if alone else [str(row) for row in range(len(manifest))]
+    row_of = {name: row for row, name in enumerate(names)}
     shares = {**_SHARES, **_shares(_given(given))}
     found = split(
-        [str(row) for row in rows],
+        names,
         {part: share for part, share in shares.items() if share},
         root=Path(),
         seed=given.seed,
-        blocks={str(row): drawn[row] for row in rows},
+        blocks=None if alone else dict(zip(names, drawn, strict=True)),
     )
-    return {part: np.array([int(name) for name in found.get(part, [])], np.int64) for part in PARTS}
+    return {
+        part: np.array([row_of[name] for name in found.get(part, [])], np.int64) for part in PARTS
+    }
 
 
 def draw_keys(
@@ -142,9 +146,9 @@ def warn_of_places(
     if len(shared):
         example = names[int(np.flatnonzero(places == shared[0])[0])]
         log.warning(
-            "place: %d places are in more than one split, such as %r. Scores on places that a "
-            "model was trained on are too good: give all rows of a place one split.",
-            len(shared), example,
+            "place: %d of %d places are in more than one split, such as %r. Scores on places that "
+            "a model was trained on are too good: give all rows of a place one split.",
+            len(shared), len(distinct), example,
         )  # fmt: skip
 
 

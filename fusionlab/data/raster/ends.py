@@ -91,7 +91,7 @@ def _tiff_needs(file: BinaryIO, size: int, head: bytes) -> int:
     big = head[2:4] in (b"+\0", b"\0+")
     entry, offset = (20, "Q") if big else (12, "I")
     file.seek(8 if big else 4)
-    (at,) = struct.unpack(order + offset, file.read(8 if big else 4))
+    at: int = struct.unpack(order + offset, file.read(8 if big else 4))[0]
     needed, seen = 0, set[int]()
     while at and at not in seen and len(seen) < _DIRECTORIES:
         seen.add(at)
@@ -102,7 +102,7 @@ def _tiff_needs(file: BinaryIO, size: int, head: bytes) -> int:
         table = file.read(count * entry)
         if len(table) < count * entry:
             return max(needed, file.tell() + count * entry - len(table))
-        (at,) = struct.unpack(order + offset, file.read(8 if big else 4))
+        at = struct.unpack(order + offset, file.read(8 if big else 4))[0]
         entries = {
             struct.unpack_from(order + "H", table, i)[0]: table[i : i + entry]
             for i in range(0, len(table), entry)
