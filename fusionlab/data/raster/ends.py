@@ -101,7 +101,7 @@ def _tiff_needs(file: BinaryIO, size: int, head: bytes) -> int:
         (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
         table = file.read(count * entry)
         if len(table) < count * entry:
-            return max(needed, file.tell() + count * entry - len(table))
+            return max(needed, file.tell() + int(count) * entry - len(table))
         at = struct.unpack(order + offset, file.read(8 if big else 4))[0]
         entries = {
             struct.unpack_from(order + "H", table, i)[0]: table[i : i + entry]
