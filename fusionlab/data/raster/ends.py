@@ -96,12 +96,12 @@ def _tiff_needs(file: BinaryIO, size: int, head: bytes) -> int:
     while at and at not in seen and len(seen) < _DIRECTORIES:
         seen.add(at)
         if at >= size:
-            return max(needed, at)
+            return max(needed, at + entry)
         file.seek(at)
         (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+        if file.tell() + int(count) * entry > size:
+            return max(needed, file.tell() + int(count) * entry)
         table = file.read(count * entry)
-        if len(table) < count * entry:
-            return max(needed, file.tell() + int(count) * entry - len(table))
         at = struct.unpack(order + offset, file.read(8 if big else 4))[0]
         entries = {
             struct.unpack_from(order + "H", table, i)[0]: table[i : i + entry]
@@ -123,6 +123,6 @@ def _tiff_numbers(file: BinaryIO, entry: bytes, order: str, *, big: bool) -> NDA
     inside = entry[12:] if big else entry[8:]
     if count * dtype.itemsize > len(inside):
         file.seek(struct.unpack(order + ("Q" if big else "I"), inside)[0])
-        inside = file.read(count * dtype.itemsize)
+        inside = file.read(min(count * dtype.itemsize, os.fstat(file.fileno()).st_size))
     held = min(count, len(inside) // dtype.itemsize)
     return np.frombuffer(inside, dtype, held).astype(np.int64)
