@@ -11,6 +11,7 @@ import sys
 import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -103,13 +104,16 @@ def explained(
             "expected a class, got null. A null takes an entry out only in a --config, and "
             "only one that an earlier file or flag brought.",
         )
-    return Mistake(key, _wrong_class(parser, key, message) or _wrong_type(message) or _cut(message))
+    found_out = _wrong_class(parser, key, message) or _wrong_choice(message) or _wrong_type(message)
+    return Mistake(key, found_out or _cut(message))
 
 
 def _wrong_class(parser: LightningArgumentParser, key: str, message: str) -> str | None:
     action = next((a for a in parser._actions if a.dest == key), None)
     known = _subclasses(getattr(action, "_typehint", None))
     if name := _search(r"Expected a dot import path string: ([^\s.]+)", message):
+        if (made := _dataclass_in(getattr(action, "_typehint", None))) is not None:
+            return _options_wanted(made, name, message)
         # Where no class is expected at all, something else is wrong.
         return f"no class {name!r}.{_did_you_mean(name, known)}" if known else None
     path = _search(r"given class_path '([^']+)'", message) or _search(
@@ -129,6 +133,24 @@ def _wrong_class(parser: LightningArgumentParser, key: str, message: str) -> str
         path = path or _search(r"(?:Import path |Expected ')([\w.]+)", message)
         return f"{path} is of another kind.{_did_you_mean(path, known)}"
     return None
+
+
+def _dataclass_in(hint: Any) -> type[Any] | None:  # noqa: ANN401
+    """The only class that a type hint names, if that is a dataclass, as groups of options are."""
+    if isinstance(hint, type):
+        return hint if is_dataclass(hint) else None
+    found = [_dataclass_in(part) for part in get_args(hint) if part not in (str, type(None))]
+    return found[0] if len(found) == 1 else None
+
+
+def _options_wanted(made: type[Any], given: str, message: str) -> str:
+    """What to write where a plain text stands for options, as in ``texts: {caption: caption}``."""
+    first = fields(made)[0]
+    listed = str(first.type).startswith("list")
+    example = f"{{{first.name}: {f'[{given}]' if listed else given}}}"
+    if name := _search(rf"Given value: .*'([^']+)': '{re.escape(given)}'", message):
+        example = f"{{{name}: {example}}}"
+    return f"expected options, got {given!r}. Write {example}."
 
 
 def _mistake_behind(error: BaseException | None) -> Mistake | None:
@@ -200,6 +222,17 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(set(known) - {"help", "config", "print_config"})
     listed = f" Known: {', '.join(names)}."
     return did_you_mean(name, names) or (listed if names and len(listed) < _WIDTH else "")
+
+
+def _wrong_choice(message: str) -> str | None:
+    """Of a few words that are known, none was given."""
+    listed = re.findall(r"Expected an? typing\.Literal\[([^\]]+)\]", message)
+    value = _search(r"(?:Given value: |Got value: )(.+)", message).strip()
+    others = len(re.findall("Expected", message)) - message.count("Expected a <class 'NoneType'>")
+    if len(listed) != 1 or others != 1 or not value or value.startswith("NestedArg"):
+        return None
+    words = [word.strip().strip("'\"") for word in listed[0].split(",")]
+    return f"expected one of {', '.join(words)}, got {value!r}.{did_you_mean(value, words)}"
 
 
 def _wrong_type(message: str) -> str | None:

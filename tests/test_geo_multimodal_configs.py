@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from bigearthnet_runs import probabilities, table, without_pictures
+from manifest_files import read_rows, write_csv
 from test_configs import CONFIGS, QUICK
 
 from fusionlab.cli import run
@@ -73,6 +74,28 @@ def test_an_overlay_augments(mix, manifest, tmp_path):
     (bound,) = cli.datamodule.transforms("train")
     names = [type(transform).__name__ for transform in bound.transforms]
     assert names == ["RandomD4", "SpatialCrop", "SpectralShift", "SynonymReplacement"]
+
+
+def test_new_rows_are_predicted_one_by_one_or_together(manifest, tmp_path):
+    """As the README says: no labels, splits or places, and no row changes another's answer."""
+    with without_pictures():
+        run(["fit", *flags("late", manifest), *SHORT, "--output", str(tmp_path / "run")])
+    rows = read_rows(manifest)[:12]
+    rows = [{k: v for k, v in r.items() if k not in ("land_use", "split", "place")} for r in rows]
+    found = []
+    for kept in (rows, rows[7:8]):
+        path = write_csv(manifest.with_name("new.csv"), kept)
+        output = tmp_path / f"new_{len(kept)}"
+        new = ["--data.manifest", str(path), "--data.predict_split", "all", "--output", str(output)]
+        checkpoint = ["--ckpt_path", str(tmp_path / "run/best.ckpt")]
+        with without_pictures():
+            run(["predict", *flags("late", manifest), *checkpoint, *new, *QUICK[2:]])
+        found.append(probabilities(table(output)))
+    many, one = found
+    assert set(many) == set(CLASSES)
+    assert all(len(values) == 12 for values in many.values())
+    for name in CLASSES:
+        assert many[name][7] == pytest.approx(one[name][0], abs=1e-4)
 
 
 def test_fusions_look_alike_but_for_how_they_fuse():

@@ -188,6 +188,30 @@ def test_every_kind_is_fused_and_vocabulary_and_categories_travel(manifest, tmp_
             assert second[name][column] == pytest.approx(row[column], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--data.texts", "{caption: caption}"],
+         "data.texts: expected options, got 'caption'. Write {caption: {column: caption}}."),
+        (["--data.tables", "{site: elevation}"],
+         "data.tables: expected options, got 'elevation'. Write {site: {columns: [elevation]}}."),
+        (["--data.target", "land_use"],
+         "data.target: expected options, got 'land_use'. Write {column: land_use}."),
+        (["--data.target.kind", "klass"],
+         "data.target.kind: expected one of class, classes, values, mask, got 'klass'. Did you "
+         "mean class or classes?"),
+        (["--data.predict_split", "everything"],
+         "data.predict_split: expected one of test, val, train, all, got 'everything'."),
+    ],
+)  # fmt: skip
+def test_natural_mistakes_say_what_to_write(manifest, tmp_path, flags, says, capsys, monkeypatch):
+    command = ["fusionlab", "fit", *config(tmp_path / "c.yaml", manifest), *flags]
+    monkeypatch.setattr(sys, "argv", [*command, "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit):
+        main()
+    assert says in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_listed_on_the_terminal(manifest, tmp_path, monkeypatch, capsys):
     path = manifest.with_name("bad.csv")
     path.write_bytes(manifest.read_bytes())

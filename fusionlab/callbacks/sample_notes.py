@@ -65,7 +65,8 @@ def _cells(row: Tensor, modality: Modality) -> Iterator[str]:
         if names is None:
             yield f"{column} {value:.4g}"
         else:
-            yield f"{column} {names[int(value)] if value < len(names) else 'unknown'}"
+            listed = [*names, *modality.others.get(column, ())]
+            yield f"{column} {listed[int(value)] if value < len(listed) else 'unknown'}"
 
 
 def _course(series: TimeSeries, i: int, modality: Modality) -> Iterator[str]:

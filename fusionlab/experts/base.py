@@ -212,8 +212,9 @@ class Expert(Model):
         if delivered.kind not in self.kinds:
             raise InputError(
                 f"{where} is for modalities of the kind {list(self.kinds)}, but "
-                f"{self.modality!r} is a {delivered.kind}: use {_EXPERTS[delivered.kind]} for it, "
-                "or name another `modality:`."
+                f"{self.modality!r} is {'an' if delivered.kind == 'image' else 'a'} "
+                f"{delivered.kind}: use {_EXPERTS[delivered.kind]} for it, or name another "
+                "`modality:`."
             )
         self.reference = self.modality
         self.inputs = InputContract(

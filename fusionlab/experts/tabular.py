@@ -242,15 +242,21 @@ class CategoryTokens(nn.Module):
         Returns:
             Per column, the names that it does not know, where there are some.
         """
-        longest = max(len(delivered.categories[column]) for column in self.categories)
+        # What the training rows of these data lack, a model trained on other data may know.
+        listed = {
+            column: [*delivered.categories[column], *delivered.others.get(column, ())]
+            for column in self.categories
+        }
+        # Of shorter lists, the rest stays at the row of what is unknown.
+        longest = max(len(names) for names in listed.values())
         rows = self.unknown.cpu()[:, None].repeat(1, longest + 1)
         strange: dict[str, list[str]] = {}
-        for i, (column, known) in enumerate(self.categories.items()):
-            for j, name in enumerate(delivered.categories[column]):
-                if name in known:
-                    rows[i, j] += 1 + known.index(name)
-                else:
-                    strange.setdefault(column, []).append(name)
+        for i, (column, names) in enumerate(self.categories.items()):
+            known = {name: 1 + position for position, name in enumerate(names)}
+            for j, name in enumerate(listed[column]):
+                rows[i, j] += known.get(name, 0)
+            if unknown := [name for name in listed[column] if name not in known]:
+                strange[column] = unknown
         self.rows = rows.to(self.unknown.device)
         return strange
 

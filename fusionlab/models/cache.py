@@ -112,6 +112,8 @@ def _identity(expert: Expert, question: Question, device: torch.device) -> bytes
         _description(expert),
         expert.names,
         expert.schema.to_dict(),
+        # Which names stand behind the codes that follow those of the training rows.
+        {name: modality.others for name, modality in expert.schema.modalities.items()},
         # What the data publish, or what a checkpoint brought along: the schema does not say which.
         [(name, tuple(statistic.shape)) for name, statistic in statistics.items()],
         values,

@@ -33,6 +33,9 @@ class Modality:
         kind: what it delivers for a sample.
         categories: of a table, per column that holds categories their names in the order of the
             indices that are delivered. Columns not named here are numbers.
+        others: of a table, per column the names of categories that its training rows lack and other
+            rows have; their indices follow on. A model that was trained on other rows may know
+            them. They describe one table, so checkpoints do not hold them.
         tokenizer: of a text, a tokenizer made from the training texts, in the JSON format of the
             library ``tokenizers``; empty where there were none.
     """
@@ -48,6 +51,9 @@ class Modality:
     kind: Kind = "image"
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
     tokenizer: str = field(default="", repr=False)
+    others: Mapping[str, Sequence[str]] = field(
+        default_factory=dict, hash=False, compare=False, kw_only=True
+    )
 
     def __post_init__(self) -> None:
         n = len(self.bands)
@@ -64,9 +70,11 @@ class Modality:
         object.__setattr__(self, "preparation", dict(self.preparation))
         categories = {name: tuple(names) for name, names in self.categories.items()}
         object.__setattr__(self, "categories", categories)
+        others = {name: tuple(names) for name, names in self.others.items()}
+        object.__setattr__(self, "others", others)
         if len(set(self.bands)) != n:
             raise InputError(f"Band names must differ, got {list(self.bands)}.")
-        unknown = [name for name in categories if name not in self.bands]
+        unknown = [name for name in {**categories, **others} if name not in self.bands]
         if unknown:
             raise InputError(f"Categories of {unknown}, which are none of {list(self.bands)}.")
 
@@ -82,9 +90,10 @@ class Modality:
         """
         missing = [band for band in bands if band not in self.bands]
         if missing:
+            what = {"table": "columns", "series": "variables"}.get(self.kind, "bands")
             raise InputError(
-                f"{where} wants the bands {list(bands)}, but the data deliver {list(self.bands)}: "
-                f"{missing} are missing. Choose bands that both have, or another expert."
+                f"{where} wants the {what} {list(bands)}, but the data deliver {list(self.bands)}: "
+                f"{missing} are missing. Choose {what} that both have, or another expert."
             )
         return [self.bands.index(band) for band in bands]
 
@@ -112,4 +121,5 @@ class Modality:
             mean=tuple(self.mean[i] for i in index),
             std=tuple(self.std[i] for i in index),
             categories={name: c for name, c in self.categories.items() if name in bands},
+            others={name: c for name, c in self.others.items() if name in bands},
         )

@@ -200,10 +200,11 @@ class Schema:
         return class_indices(names, self.classes, where=where)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts only, so that it may live in a checkpoint."""
+        """Plain lists and dicts only, for a checkpoint; without `Modality.others`."""
         modalities = {}
         for name, modality in self.modalities.items():
             values = asdict(modality)
+            del values["others"]
             modalities[name] = {
                 k: list(v) if isinstance(v, tuple) else v for k, v in values.items()
             }

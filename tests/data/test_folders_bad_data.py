@@ -69,8 +69,9 @@ class TestFiles:
 
     def test_damage_behind_the_header(self, root):
         path = root / "S2/b.tif"
-        path.write_bytes(path.read_bytes()[:-2000])
         dataset = folders(root).dataset("val")
+        path.write_bytes(path.read_bytes()[:-2000])
+        refuse(root, r"modalities\.s2: .*S2/b\.tif cannot be read .* bytes or more are there")
         with pytest.raises(
             InputError, match=r"modalities\.s2: .*S2/b\.tif cannot be read"
         ) as caught:

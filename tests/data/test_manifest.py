@@ -299,5 +299,6 @@ def test_rows_to_predict_may_lack_labels_until_they_are_tested(own):
     data.setup("fit")
     data.setup("predict")
     assert len(data.predict_dataloader().dataset) == len(unlabelled)
-    with pytest.raises(InputError, match=rf"row {unlabelled[0] + 1}, land_use: no class"):
+    rows = ", ".join(str(i + 1) for i in unlabelled)
+    with pytest.raises(InputError, match=rf"rows {rows}, land_use: no class"):
         data.setup("test")

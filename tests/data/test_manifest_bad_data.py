@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from manifest_files import (
@@ -105,12 +106,69 @@ def test_files_are_checked_again_where_statistics_are_known(own):
 
 
 def test_many_problems_are_counted(own):
-    rows = [{**row, "elevation": "?", "longitude": "?"} for row in read_rows(own)] * 2
+    rows = [dict(row) for row in read_rows(own) * 2]
+    for i, row in enumerate(rows[:-1]):
+        row["elevation"] = row["longitude"] = f"{i}?"
     write_csv(own, rows)
     said = refusal(own)
-    assert "has 48 problems" in said
+    assert "has 46 problems" in said
     assert said.count("\n  row ") == 20
-    assert "and 28 more." in said
+    assert "and 26 more." in said
+
+
+def test_what_is_wrong_in_a_whole_column_is_one_line(own):
+    rows = read_rows(own)
+    for i, row in enumerate(rows):
+        row["land_use"] = "crop" if i in (2, 4, 6, 7) else row["land_use"]
+        row["caption"] = "" if i < 2 else row["caption"]
+        row["height"] = "tall"
+    write_csv(own, rows)
+    site = {"columns": ["latitude", "season"]}
+    target = {"column": "land_use", "classes": CLASSES}
+    lines = refusal(
+        own, tables={"site": site}, target=target, allow_missing=["image", "site", "weather"]
+    ).splitlines()
+    assert "has 18 problems" in lines[0]
+    assert lines[1:4] == [
+        "  rows 1, 2, 3 … (12 rows), season: expected a number, got 'autumn' and no number in any "
+        "row. Is it one of `categories:`?",
+        "  rows 1, 2, no caption. Fill it in, or allow it to be missing (allow_missing).",
+        "  rows 3, 5, 7 … (4 rows), land_use: 'crop' is none of the classes ['crops', 'forest', "
+        "'water'], nor an index of one.",
+    ]
+    assert "no number in any row. Is it another column?" in refusal(own, target=HEIGHT)
+
+
+def test_many_files_with_one_problem_are_one_line(own):
+    for row in range(9):
+        change(own, row, image=f"elsewhere/p{row:03d}.tif")
+    for row in range(3):
+        change(own, row, weather=f"elsewhere/p{row:03d}.csv")
+    lines = refusal(own).splitlines()
+    folder = own.parent / "elsewhere"
+    assert "has 12 problems" in lines[0]
+    assert lines[1] == (f"  rows 1, 2, 3 … (9 rows), image: there is no file {folder}/p000.tif.")
+    assert lines[2:5] == [
+        f"  row {row + 1}, weather: there is no file {folder}/p{row:03d}.csv." for row in range(3)
+    ]
+
+
+def test_rows_in_no_split_may_hold_anything(own):
+    for row in range(2):
+        change(own, row, split="", elevation="high", image="gone.tif", weather="gone.csv")
+        change(own, row, stack="gone.npz", mask="gone.tif", height="tall", ndvi_02="much")
+    options = {
+        "images": {"image": {"column": "image", "bands": BANDS}, "s": STACK},
+        "series": {"weather": {"column": "weather"}, "ndvi": WIDE},
+    }
+    for target in ({"column": "land_use"}, HEIGHT, MASK):
+        data = manifest_data(own, **options, target=target)
+        data.setup("fit")
+        assert data.schema.modalities["weather"].bands == ("ndvi", "temperature")
+        assert len(data.dataset("train")) == 7
+    change(own, 0, split="trian")
+    assert "row 1, split: 'trian' is none of train, val and test" in refusal(own, **options)
+    assert "elevation: expected a number, got 'high'" in refusal(own, predict_split="all")
 
 
 def test_missing_is_refused_where_it_is_not_allowed(own):
@@ -141,7 +199,7 @@ def test_missing_is_refused_where_it_is_not_allowed(own):
         ({"series": {"s": {"variables": ["a"]}}}, r"series.s: name the column of its files, or"),
         ({"series": {"s": {**WIDE, "wide": {"a": "ndvi"}}}}, r"with \* in place of its number"),
         ({"series": {"s": {**WIDE, "wide": {"a": "b_*"}}}}, r"no column of .* fits 'b_\*'"),
-        ({"series": {"s": {**WIDE, "start": "soon"}}}, r"'soon' is neither a date such as"),
+        ({"series": {"s": {**WIDE, "start": "soon"}}}, r"'soon' is neither a date \(2021-04-15"),
         ({"series": {"s": {**WIDE, "start": None}}}, r"columns need the date of the first"),
         ({"series": {"s": {"column": "weather", "mean": [1.0], "std": [1.0]}}}, r"1 numbers for"),
         ({"images": {"s": {**STACK, "bands": None}}}, r"name the bands of a series of images"),
@@ -149,17 +207,25 @@ def test_missing_is_refused_where_it_is_not_allowed(own):
         ({"images": {"image": {"column": "image"}}}, r"Say what the files' bands are"),
         ({"images": {"image": {"column": "image", "bands": BANDS, "mean": [1.0] * 3,
                                "std": [1.0] * 4}}}, r"3 numbers for 4 bands"),
+        ({"images": {"image": {"column": "image", "bands": BANDS, "mean": [1.0] * 4}}},
+         r"images.image: give both mean and std"),
+        ({"images": {"image": {"column": "image", "bands": BANDS, "std": [1.0] * 4}}},
+         r"images.image: give both mean and std"),
+        ({"images": {"image": {"column": "image", "gsd": 0.0}}}, r"image.gsd: a pixel size in"),
+        ({"images": {"image": {"column": "image", "gsd": -2}}}, r"above 0, got -2"),
+        ({"crop": 8}, r"crop: 8 is of windows of images with a mask.* Leave it out"),
         ({"use": ["radar"]}, r"use: there is no modality 'radar'"),
         ({"images": None, "texts": None, "tables": None, "series": None}, r"at least one modality"),
         ({"target": {**MASK, "classes": None}}, r"give classes"),
         ({"target": {"columns": ["land_use"]}}, r"`columns` are for the kinds"),
         ({"target": {**HEIGHT, "classes": CLASSES}}, r"\['classes'\] say nothing of a target"),
         ({"target": {**HEIGHT, "units": ["m", "m"]}}, r"1 variables and 2 units for 1 columns"),
-        ({"target": {**LABELS, "classes": ["crops"]}}, r"row 2, labels: 'forest' is none of"),
+        ({"target": {**LABELS, "classes": ["crops"]}},
+         r"rows 2, 3, 5 … \(7 rows\), labels: 'forest' is none of"),
         ({"target": {"column": "land_use", "classes": ["crops"]}}, r"'forest' is none of the"),
         ({"target": {"columns": ["height"], "kind": "classes"}}, r"expected 0 or 1, got"),
         ({"missing": ["radar"]}, r"data.missing: \['radar'\]"),
-        ({"crop": 8, "overlap": 8}, r"smaller than crop"),
+        ({"target": None, "crop": 8, "overlap": 8}, r"smaller than crop"),
         ({"predict_split": "tset"}, r"predict_split: there is no split 'tset'"),
     ],
 )  # fmt: skip
@@ -201,6 +267,38 @@ def test_stacks_that_do_not_fit_are_refused(own):
         "p005.npz cannot be read",
     ):
         assert line in said
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_arrays_of_other_names_are_listed(own, suffix):
+    for row, cells in enumerate(read_rows(own)):
+        held = dict(np.load(own.parent / cells["stack"]))
+        if suffix == "h5":
+            with h5py.File(own.parent / f"stacks/{row}.h5", "w") as file:
+                file["optical/values"], file["clouds"] = held["values"], held["clouds"]
+            change(own, row, stack=f"stacks/{row}.h5")
+    names = {"npz": r"\['values', 'dates', 'clouds'\]", "h5": r"\['clouds', 'optical/values'\]"}
+    for wrong in ("value", "optical"):  # a group is no array
+        stack = {**STACK, "temporal": {"values": wrong}}
+        with pytest.raises(InputError, match=rf"no array '{wrong}' among {names[suffix]}"):
+            manifest_data(own, images={"s": stack})
+    right = {"npz": "values", "h5": "optical/values"}[suffix]
+    stack = {**STACK, "temporal": {"values": right, "dates": "day"}}
+    with pytest.raises(
+        InputError, match=rf"\(12 rows\), stack: .*no array 'day' among {names[suffix]}"
+    ):
+        manifest_data(own, images={"s": stack}).setup("fit")
+
+
+def test_a_mask_is_of_classes_or_of_values_and_nothing_else_is_suggested(small):
+    for wrong in ({"classes": None}, {"variables": ["height"]}):
+        with pytest.raises(InputError, match="of a mask, give classes") as caught:
+            manifest_data(small, target={**MASK, **wrong})
+        assert "per_sample" not in str(caught.value)
+
+
+def test_a_crop_of_whole_rows_is_refused(small):
+    assert "here samples are whole rows" in refusal(small, target=None, crop=8)
 
 
 def test_a_split_without_rows_is_named(own):

@@ -180,7 +180,9 @@ def test_sizes_that_make_no_batch_are_listed(own):
         masked(own, images=images).setup("fit")
     masked(own, images=images, crop=16).setup("fit")
     masked(own, images=images, batch_size=1).setup("fit")
-    with pytest.raises(InputError, match=r"row 1, 16 × 16 pixels of the mask's grid, fewer than"):
+    with pytest.raises(
+        InputError, match=r"rows 1, 3, 4 .*, 16 × 16 pixels of the mask's grid, fewer than"
+    ):
         masked(own, images=images, crop=20).setup("fit")
 
 

@@ -119,3 +119,80 @@ def test_parts_of_splits(manifest):
     assert len(data.dataset("val")) == 1
     whole = manifest_data(manifest, **SITE).schema.modalities["site"]
     assert data.schema.modalities["site"] == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "dropped", "rows"),
+    [
+        ({"splits": {}}, (), 1),
+        ({"splits": {}}, (), 2),
+        ({"splits": {"column": "split"}}, ("split",), 5),
+        ({"splits": {"column": "split"}, "place": "place"}, ("place",), 5),
+        ({"splits": {"blocks": 10.0, "x": "latitude", "y": "longitude"}}, ("longitude",), 5),
+        ({"splits": {"blocks": 10.0}}, (), 5),
+    ],
+)
+def test_rows_to_predict_need_not_be_split(manifest, tmp_path, options, dropped, rows):
+    gone = {*dropped, "land_use"}
+    table = [{k: v for k, v in row.items() if k not in gone} for row in read_rows(manifest)[:rows]]
+    path = write_csv(tmp_path / "new.csv", table)
+    tables = {"site": {"columns": ["elevation", "season"], "categories": ["season"]}}
+    changes = {**SITE, "tables": tables, "target": None, **options}
+    data = manifest_data(path, **changes, predict_split="all")
+    data.setup("predict")
+    assert len(data.predict_dataloader().dataset) == rows
+    with pytest.raises(InputError):  # what cannot be split is not trained on
+        data.setup("fit")
+    if dropped or rows < 3:
+        with pytest.raises(InputError, match=r"To predict all rows .* `predict_split: all`"):
+            manifest_data(path, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "id"},
+        {"name": "id", "place": "place"},
+        {"name": "id", "place": "place", "splits": {"blocks": 5000.0, "x": "east", "y": "north"}},
+        {"images": {"image": {"column": "image", "bands": ["r", "g", "b", "n"]}}},
+        {"series": {"weather": {"column": "weather"}}},
+        {
+            "images": {"image": {"column": "image", "bands": ["r", "g", "b", "n"]}},
+            "use": ["site"],
+            "name": None,
+        },
+    ],
+    ids=["name", "place", "blocks", "image", "series", "unused image"],
+)
+def test_sorting_and_adding_rows_moves_none_to_another_split(manifest, changes):
+    def drawn(rows: list[dict]) -> dict[str, str]:
+        path = write_csv(manifest.with_name("drawn.csv"), rows)
+        splits = {"val": 0.3, "test": 0.3}
+        given = {**SITE, **changes, "splits": splits | changes.get("splits", {})}
+        data = manifest_data(path, **given)
+        return {
+            rows[row]["id"]: part
+            for part in ("train", "val", "test")
+            for row in data.dataset(part).rows.tolist()
+        }
+
+    rows = read_rows(manifest)
+    for i, row in enumerate(rows):
+        row["east"], row["north"] = 500_000 + 1000 * i, 5_300_000
+    first = drawn(rows)
+    assert len(set(first.values())) == 3
+    assert drawn(rows[::-1]) == first
+    if "splits" not in changes:  # a few blocks are all there is
+        fewer = drawn(rows[4:])
+        assert sum(fewer[name] != first[name] for name in fewer) <= 8
+
+
+def test_places_that_a_column_has_in_several_splits_are_warned_of(manifest, tmp_path, caplog):
+    rows = read_rows(manifest)
+    for i, row in enumerate(rows):
+        row["split"] = ("train", "val", "test")[i // 2 % 3]
+    manifest_data(write_csv(tmp_path / "m.csv", rows), place="place", **SITE)
+    assert "more than one split" not in caplog.text
+    rows[0]["split"] = rows[7]["split"] = "test"
+    manifest_data(write_csv(tmp_path / "m.csv", rows), place="place", **SITE)
+    assert "place: 2 of 20 places are in more than one split, such as 'place 0'" in caplog.text

@@ -77,9 +77,24 @@ def test_categories_are_those_of_training_and_others_are_past_the_last(own, capl
     found = {s["sample_id"]: s for split in ("val", "test") for s in samples(data, split)}
     rows = {row["id"]: row for row in read_rows(own)}
     (name,) = [name for name, row in rows.items() if row["season"] == "monsoon"]
+    assert data.schema.modalities["site"].others == {"season": ("monsoon",)}
     (sample,) = [s for s in found.values() if s["inputs"]["site"][3] == len(SEASONS)]
     assert sample["inputs"]["site"][0].item() == pytest.approx(float(rows[name]["latitude"]))
     assert "monsoon" in caplog.text
+
+
+def test_a_row_says_the_same_category_in_whatever_table_it_stands(own):
+    """To predict a table of its own, rows drawn for training are no more than any other."""
+    rows = read_rows(own)
+    for i, row in enumerate(rows):
+        row["season"] = f"season {i:02d}"
+    write_csv(own, rows)
+    for splits in ({"column": "split"}, {}):
+        data = manifest_data(own, **ONLY_SITE, splits=splits, predict_split="all", target=None)
+        site = data.schema.modalities["site"]
+        names = [*site.categories["season"], *site.others.get("season", ())]
+        found = [names[int(s["inputs"]["site"][3])] for s in samples(data, "predict")]
+        assert found == [row["season"] for row in rows]
 
 
 def test_categories_may_be_listed(small):
@@ -173,6 +188,23 @@ def test_classes_are_names_or_indices(own):
     data = manifest_data(own, target=target)
     targets = [s["target"].item() for s in samples(data)][:4]
     assert targets == [IGNORE_INDEX, 1, 2, 2]
+
+
+@pytest.mark.parametrize("column", ["land_use", "labels"])
+def test_where_classes_are_called_by_numbers_a_number_is_a_name(own, column):
+    for row in range(12):
+        change(own, row, **{column: ["10", "20", "1"][row % 3]})
+    kind = "class" if column == "land_use" else "classes"
+    target = {"column": column, "kind": kind, "classes": ["10", "20", "30"]}
+    with pytest.raises(
+        InputError, match=rf"{column}: '1' is none of the classes \['10',.*30'\]\.\n"
+    ):
+        manifest_data(own, target=target)
+    target["classes"] = ["20", "1", "10"]
+    found = [s["target"] for s in samples(manifest_data(own, target=target))]
+    expected = torch.tensor([2, 0, 1])
+    for row, label in enumerate(found):
+        assert (label if kind == "class" else label.argmax()) == expected[row % 3]
 
 
 def test_several_classes_by_names_and_by_columns_are_the_same(small):

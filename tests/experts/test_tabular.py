@@ -163,6 +163,33 @@ def test_unseen_categories_are_unknown_and_named():
     assert torch.equal(model.logits(rows([47, 1, 400, 1])), winter)
 
 
+def test_names_beyond_the_training_rows_of_new_data_are_looked_up():
+    model = expert("site")
+    winter, clay = (model.logits(rows(row)) for row in ([47, 0, 400, 1], [47, NAN, 400, 0]))
+    few = replace(
+        SITE,
+        categories={"season": ("autumn",), "soil": ()},
+        others={
+            "season": ("monsoon", SITE.categories["season"][0]),
+            "soil": SITE.categories["soil"],
+        },
+    )
+    with pytest.warns(UserWarning, match=r"\{'season': \['autumn', 'monsoon'\]\}.*as missing"):
+        model.rebind(table_schema(few))
+    assert torch.equal(model.logits(rows([47, 2, 400, 1])), winter)
+    assert torch.equal(model.logits(rows([47, 1, 400, 0])), clay)
+    assert torch.equal(model.logits(rows([47, 9, 400, 0])), clay)
+    backwards = few.select(["soil", "season"], where="here")
+    assert backwards.others == few.others
+    assert few.select(["soil"], where="here").others == {"soil": few.others["soil"]}
+    assert "others" not in table_schema(few).to_dict()["modalities"]["site"]
+
+
+def test_a_column_that_is_not_there_is_called_a_column():
+    with pytest.raises(InputError, match=r"wants the columns \['depth'\].*Choose columns"):
+        TabularExpert(table_schema(), bands=["depth"], **SMALL)
+
+
 def test_so_it_is_for_a_frozen_expert(tmp_path):
     model = expert("site")
     path = save_expert(model, tmp_path / "site.ckpt", SCHEMA)

@@ -16,6 +16,7 @@ from rasterio.transform import Affine
 
 from fusionlab.data.damage import unreadable
 from fusionlab.data.folders.options import NAME
+from fusionlab.data.raster.ends import cut_off
 from fusionlab.data.raster.files import alpha_bands, metres
 from fusionlab.errors import InputError
 
@@ -100,6 +101,19 @@ def read_header(path: str | Path, *, where: str) -> Header:
             )
     except (RasterioError, TypeError) as error:  # TypeError: values that are no numbers
         raise unreadable(path, error, expected="a raster", where=where) from error
+
+
+def read_whole_header(path: str | Path, *, where: str) -> Header:
+    """The header of a raster that is there to its end, as far as `cut_off` can tell.
+
+    Raises:
+        InputError: if it is none, or not all of it is there.
+    """
+    header = read_header(path, where=where)
+    if missing := cut_off(path):
+        error = EOFError(missing)
+        raise unreadable(path, error, expected="a whole raster", where=where) from error
+    return header
 
 
 def find(folder: Path, pattern: str | None, *, where: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fusionlab.data.folders.files import Header, band_indexes, read_header
+from fusionlab.data.folders.files import Header, band_indexes, read_whole_header
 from fusionlab.data.folders.layers import Layer
 from fusionlab.data.raster.files import same_crs, same_gsd
 from fusionlab.errors import InputError
@@ -107,7 +107,7 @@ def checked_tiles(
     def checked(name: str) -> Tile | InputError:
         try:
             headers = {
-                key: read_header(layer.files[name], where=layer.where)
+                key: read_whole_header(layer.files[name], where=layer.where)
                 for key, layer in layers.items()
                 if name in layer.files
             }

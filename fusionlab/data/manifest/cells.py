@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionlab.data.folders.statistics import Moments
+from fusionlab.data.manifest.fill import fill_columns, warn_of_fill, without_fill
 from fusionlab.data.manifest.options import TableColumns
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.source import Rows, Source
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 class TableSource(Source):
     """Numbers as they are, categories as their index, NaN where a cell is empty.
 
-    A category that is not among those listed has the index one past the last.
+    Categories that are not among those of the training rows have the indices that follow on.
 
     Args:
         name: of the modality.
@@ -51,10 +52,14 @@ class TableSource(Source):
         self.there = np.zeros(len(manifest), bool)
         for i, column in enumerate(options.columns):
             if column in options.categories:
-                self._texts[column] = manifest.texts(column, where=self.where)
+                self._texts[column] = manifest.texts(column, where=self.where, names=True)
                 self.there |= self._texts[column].is_valid().to_numpy(False)
             else:
-                self._values[:, i] = manifest.numbers(column, where=self.where, problems=problems)
+                numbers = manifest.numbers(column, where=self.where, problems=problems)
+                with np.errstate(over="ignore"):
+                    self._values[:, i] = without_fill(numbers, options.nodata)
+                for row in np.flatnonzero(np.isinf(self._values[:, i])).tolist():
+                    problems.add(row, f"{column}: {numbers[row]:g} is too large for float32.")
                 self.there |= ~np.isnan(self._values[:, i])
 
     def describe(self, training: Rows, *, store: Path, verify: Callable[[], None]) -> None:
@@ -62,12 +67,19 @@ class TableSource(Source):
         options = self.options
         given = options.categories if isinstance(options.categories, dict) else {}
         categories: dict[str, list[str]] = {}
+        others: dict[str, list[str]] = {}
         for column, texts in self._texts.items():
             seen = texts.take(training) if len(training) else texts
             categories[column] = list(given.get(column) or sorted_names(seen))
-            self._index(column, categories[column])
+            known = set(categories[column])
+            others[column] = [name for name in sorted_names(texts) if name not in known]
+            self._index(column, categories[column], others[column])
+        numeric = [c for c in options.columns if c not in categories]
+        rows = training if len(training) else slice(None)
+        positions = [options.columns.index(c) for c in numeric]
+        warn_of_fill(fill_columns(self._values[rows][:, positions], numeric), where=self.where)
         mean, std = dict(options.mean or {}), dict(options.std or {})
-        numeric = [c for c in options.columns if c not in categories and c not in mean]
+        numeric = [c for c in numeric if c not in mean]
         if numeric and len(training):
             columns = [options.columns.index(c) for c in numeric]
             values = self._values[training][:, columns].T[:, None]
@@ -80,6 +92,7 @@ class TableSource(Source):
             std=tuple(std.get(c, 1.0) for c in options.columns),
             kind="table",
             categories=categories,
+            others=others,
         )
 
     def read(self, row: int) -> Tensor | None:
@@ -90,20 +103,17 @@ class TableSource(Source):
         """Zeros ``(F,)``."""
         return torch.zeros(self._values.shape[1])
 
-    def _index(self, column: str, names: list[str]) -> None:
+    def _index(self, column: str, names: list[str], others: list[str]) -> None:
         texts = self._texts[column]
-        found = pc.index_in(texts, value_set=pa.array(names, pa.large_string()))
+        found = pc.index_in(texts, value_set=pa.array([*names, *others], pa.large_string()))
         index: NDArray[np.float64] = found.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        unknown = np.isnan(index) & texts.is_valid().to_numpy(False)
-        if unknown.any():
-            strangers = sorted_names(texts.filter(pa.array(unknown)))
+        strange = int((index >= len(names)).sum())
+        if strange:
             log.warning(
-                "%s: %d rows have a category in %r that the training split has not, such as %s; it "
-                "is delivered as unknown.",
-                self.where, unknown.sum(), column, strangers[:5],
+                "%s: %d rows have a category in %r that the training split has not, such as %s.",
+                self.where, strange, column, others[:5],
             )  # fmt: skip
-        position = self.options.columns.index(column)
-        self._values[:, position] = np.where(unknown, len(names), index)
+        self._values[:, self.options.columns.index(column)] = index
 
 
 def sorted_names(texts: pa.Array) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,10 +26,10 @@ from fusionlab.data.manifest.options import (
     check_target_column,
 )
 from fusionlab.data.manifest.problems import Problems
-from fusionlab.data.manifest.rows import block, numbered_places, sample_names
+from fusionlab.data.manifest.rows import divide, sample_names
 from fusionlab.data.manifest.source import Rows
-from fusionlab.data.manifest.sources import check_modalities, chosen, make_source
-from fusionlab.data.manifest.splits import PARTS, check_manifest_splits, find_splits
+from fusionlab.data.manifest.sources import check_modalities, chosen, file_columns, make_source
+from fusionlab.data.manifest.splits import check_manifest_splits
 from fusionlab.data.manifest.table import Manifest
 from fusionlab.data.manifest.targets import SampleTarget, sample_target
 from fusionlab.data.raster.windows import WholeSources
@@ -46,16 +45,17 @@ class ManifestDataModule(DataModule):
     """Delivers what a table lists: images, series of images, texts, tables and series of values.
 
     The manifest is a CSV or Parquet file with one row per sample. Its cells hold paths of files,
-    texts, numbers, categories and labels; modalities say which. An empty cell (also ``NaN``) is a
-    missing modality. Everything that is wrong with its rows is said in one message before a run
-    starts.
+    texts, numbers, categories and labels; modalities say which. An empty cell is a missing
+    modality; ``nan`` is one, too, and of texts, numbers and paths ``NA`` and ``NULL``. Everything
+    that is wrong with its rows is said in one message before a run starts.
 
     * An image is ``(C, h, w)``, a series of images ``(T, C, h, w)`` with dates, in the type they
       have on disk (float64 becomes float32, uint32 int64). Pixels without an observation are NaN,
       of integers the mean. Modalities may differ in size; images of one have one size.
     * A text is a ``str``. The schema carries a tokenizer that was made from the training texts.
     * A table is ``(F,)`` float32: numbers, and categories as their index, NaN where a cell is
-      empty. A category that the training split has not has the index one past the last.
+      empty. Categories that the training split has not have the indices that follow on
+      (`Modality.others`): a model that was trained on another table may know them by name.
     * A series of values is ``(T, C)`` float32 with dates, NaN where one is missing.
     * The target is a class index, ``(K,)`` floats of 0 and 1, ``(V,)`` values, or, of masks, as
       `FolderDataModule` delivers it.
@@ -73,16 +73,19 @@ class ManifestDataModule(DataModule):
         target: what is to be learned. None for data without labels, to predict or to contrast.
         root: folder that relative paths are below; by default that of the manifest.
         splits: which rows are for training, validation and test. By default a tenth is drawn for
-            validation and a tenth for the test.
+            validation and a tenth for the test: by place if that is given, or else by name, or by
+            the first file of a row, so that sorting or adding rows moves none. Rows of a table
+            without any of these are drawn by number: there, order matters.
         place: column that says which samples show the same place (`Batch.place`). Where rows are
-            drawn for splits, those of one place stay together.
+            drawn for splits, those of one place stay together; where a column says them, a place
+            in several is warned of.
         name: column of the names of samples in predictions; by default the name of the first file,
             if all differ, or the number of the row.
         use: modalities to deliver; all by default.
         allow_missing: which modalities may be missing in a row: all, none, or those named. A row
             without any is refused.
         predict_split: which rows to predict: those of a split, or ``all`` that there are, with or
-            without labels.
+            without labels, places and splits.
         crop: of masks, rows and columns of a sample in pixels of the mask: in training anywhere in
             a file, otherwise on a regular grid. By default a sample is a whole file.
         overlap: pixels that neighbouring windows of a prediction share; maps are blended there.
@@ -139,8 +142,17 @@ class ManifestDataModule(DataModule):
             name: make_source(name, given, self.manifest, self.root, self._problems)
             for name, given in options.items()
         }
-        self._places = numbered_places(self.manifest, place)
-        self._parts = self._find_parts()
+        self._division = divide(
+            self.manifest,
+            self.splits,
+            place=place,
+            name=name,
+            files=file_columns({**(images or {}), **(series or {})}, target),
+            sources=self.sources,
+            problems=self._problems,
+            needed=predict_split != "all",
+        )
+        self._parts, self._places = self._division.parts, self._division.places
         self._used = self._used_rows()
         self.names = sample_names(self.manifest, name, self.sources, self._problems)
         self._labels, self._mask = self._find_target()
@@ -185,6 +197,8 @@ class ManifestDataModule(DataModule):
         self._check_files(rows, labelled=not predicting)
         self._problems.refuse()
         if not self._maps(predicting):
+            if self.crop is not None:
+                raise self._needless_crop()
             return ManifestDataset(
                 rows,
                 self.sources,
@@ -236,6 +250,8 @@ class ManifestDataModule(DataModule):
         )
         if isinstance(self.allow_missing, list):
             require_modalities(dict.fromkeys(self.allow_missing), options, option="allow_missing")
+        if self.crop is not None and self.target is not None and self.target.kind != "mask":
+            raise self._needless_crop()
         if self.crop is None and self.overlap:
             raise InputError("overlap is of windows: set crop, their size, too.")
         if self.crop is not None and not 0 <= self.overlap < self.crop:
@@ -244,19 +260,14 @@ class ManifestDataModule(DataModule):
                 f"crop {self.crop}."
             )
 
-    def _find_parts(self) -> dict[str, Rows]:
-        if self.predict_split == "all" and self._lacks([self.splits.column]):
-            return dict.fromkeys(PARTS, np.zeros(0, np.int64))
-        return find_splits(
-            self.manifest,
-            self.splits,
-            groups=self._places,
-            block_of=partial(block, self.sources, size=self.splits.blocks or 1.0),
-            problems=self._problems,
-        )
-
     def _lacks(self, columns: Sequence[str | None]) -> bool:
         return any(column not in self.manifest.columns for column in columns if column is not None)
+
+    def _needless_crop(self) -> InputError:
+        return InputError(
+            f"crop: {self.crop} is of windows of images with a mask, or of a model that answers "
+            "per pixel; here samples are whole rows. Leave it out, or set `size` of the images."
+        )
 
     def _used_rows(self) -> Rows:
         if self.predict_split == "all":
@@ -347,6 +358,8 @@ class ManifestDataModule(DataModule):
             return self._used
         rows = self._parts[part]
         if not len(rows):
+            if self._division.refusal is not None:
+                raise self._division.refusal
             raise InputError(
                 f"The split {part!r} has no row of {self.manifest.path}. Say which are for it with "
                 f"`splits.{part}`."

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fusionlab.data.damage import reason, unreadable
-from fusionlab.data.folders.files import Header, band_indexes, read_header
+from fusionlab.data.folders.files import Header, band_indexes, read_header, read_whole_header
 from fusionlab.data.folders.options import check_length
 from fusionlab.data.folders.reading import read_values
 from fusionlab.data.folders.statistics import Moments, Statistics, file_moments
@@ -168,7 +168,11 @@ class ImageSource(Source):
 
 
 class RasterSource(ImageSource):
-    """One image per row, ``(C, h, w)`` in the type it has on disk."""
+    """One image per row, ``(C, h, w)`` in the type it has on disk.
+
+    Files that were cut off are found by `check` where their format says how they end, see
+    `fusionlab.data.raster.ends`; others when they are read.
+    """
 
     def __init__(self, name: str, options: ImageColumn, manifest: Manifest, root: Path) -> None:
         super().__init__(name, options, manifest, root)
@@ -210,7 +214,8 @@ class RasterSource(ImageSource):
         for row, header in zip(new, headers, strict=True):
             problem = header if isinstance(header, str) else self._problem(row, header)
             if problem is not None:
-                problems.add(row, f"{self.files.column}: {problem}")
+                path = self.files.path(row)
+                problems.add(row, f"{self.files.column}: {problem}", file=path)
 
     def found(self, row: int, indexes: tuple[int, ...]) -> None:
         """Takes note of the bands to read of a file that was checked elsewhere."""
@@ -301,7 +306,7 @@ def fit(values: Values, mask: Mask, shape: tuple[int, int], *, how: Fitting) -> 
 
 def _header(path: str, *, where: str) -> Header | str:
     try:
-        return read_header(path, where=where)
+        return read_whole_header(path, where=where)
     except InputError as error:
         cause = error.__cause__
         why = reason(cause) if isinstance(cause, Exception) else str(error)

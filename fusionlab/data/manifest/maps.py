@@ -52,6 +52,11 @@ class MaskTarget:
             nodata=options.nodata,
             gsd=options.gsd,
         )
+        if self.options.regression == bool(options.classes or options.values):
+            raise InputError(
+                "target: of a mask, give classes (or values with their classes) to learn a class "
+                "per pixel, or variables, such as [canopy_height], to learn values: one of the two."
+            )
         check_target(self.options)
         self.files = FileColumn(manifest, options.column, root, where="target")
 

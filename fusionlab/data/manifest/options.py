@@ -110,15 +110,17 @@ class TableColumns:
         columns: names, in the order to deliver.
         categories: which of them hold categories and no numbers. By default those that occur in
             the training split can be told apart, in alphabetical order; or list them: ``{season:
-            [winter, spring, …]}``. Any other is delivered as unknown.
+            [winter, spring, …]}``. Any other is unknown to a model that is trained on these data.
         mean: per numeric column its mean; computed over the training split if not given.
         std: likewise, its standard deviation.
+        nodata: numbers that stand for no value, such as -9999; cells with them are empty.
     """
 
     columns: list[str]
     categories: list[str] | dict[str, list[str]] = field(default_factory=list)
     mean: dict[str, float] | None = None
     std: dict[str, float] | None = None
+    nodata: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ class SeriesColumns:
         column: holds the path of a CSV or Parquet file per row, with a column of dates and one per
             variable. A value that is not there is a gap; so is a date.
         variables: the variables to deliver; by default all columns of the first file but the date.
-        date: name of the files' column of dates: 2021-04-15, 20210415, or days since 1970-01-01.
+        date: name of the files' column of dates: 2021-04-15, 20210415, or days since 1970-01-01. Of
+            times with a zone, the calendar date counts as it is written.
         wide: for series in the manifest itself, per variable the pattern of its columns, such as
             ``{ndvi: "ndvi_*"}`` for ``ndvi_01 … ndvi_52``, where ``*`` stands for a number.
         start: the date of the columns with the lowest number, or the name of a column that holds
@@ -137,6 +140,7 @@ class SeriesColumns:
         step: days from one number to the next.
         mean: per variable, its mean; computed over the training split if not given.
         std: per variable, its standard deviation; likewise.
+        nodata: numbers that stand for no value, such as -9999; they are gaps.
     """
 
     column: str | None = None
@@ -147,6 +151,7 @@ class SeriesColumns:
     step: int = 7
     mean: list[float] | None = None
     std: list[float] | None = None
+    nodata: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -154,10 +159,10 @@ class TargetColumn:
     """What is to be learned.
 
     Attributes:
-        column: holds, as `kind` says, a class by name or index; the names of any number of classes;
-            a value; or the path of a mask.
-        columns: in place of `column`, one per class that hold 0 or 1 (``classes``), or one per
-            variable (``values``).
+        column: holds, as `kind` says, a class by name, or by index where no name is a number; the
+            names of any number of classes; a value; or the path of a mask.
+        columns: in place of `column`, one per class that hold 0 or 1, or false or true
+            (``classes``), or one per variable (``values``).
         kind: ``class``: one per sample. ``classes``: any number of them. ``values``: of variables,
             per sample. ``mask``: a raster per row, of classes or, if `variables` are named, of
             values.
@@ -199,7 +204,8 @@ class ManifestSplits:
     Attributes:
         column: says it row by row. Rows whose cell is empty are in no split.
         train: with a column, the value, or values, that it has for training; ``train`` if not
-            given. Without one, the share of the rows to draw; what is left if not given.
+            given. Without one, the share of the rows to draw (see `ManifestDataModule`); what is
+            left if not given.
         val: likewise; ``val``, ``valid`` or ``validation``, or a share of 0.1; 0 draws none.
         test: likewise; ``test``, or a share of 0.1.
         seed: of the draw.
@@ -248,6 +254,9 @@ def check_image(name: str, given: ImageColumn) -> None:
             f"{given.size}."
         )
     require_one_of(given.fitting, get_args(Fitting), where=f"{where}.fitting")
+    if given.gsd is not None and not given.gsd > 0:
+        raise InputError(f"{where}.gsd: a pixel size in metres above 0, got {given.gsd}.")
+    _check_statistics(given.mean, given.std, where=where)
     temporal = given.temporal
     if temporal is None:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from fusionlab.data.damage import reason
 from fusionlab.data.folders.statistics import Moments, Statistics
-from fusionlab.data.manifest.days import Days, days_of
+from fusionlab.data.manifest.days import DATES, Days, days_of
+from fusionlab.data.manifest.fill import fill_columns, warn_of_fill, without_fill
 from fusionlab.data.manifest.options import SeriesColumns
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.source import READERS, FileColumn, Rows, Source
 from fusionlab.data.manifest.statistics import file_facts, finished, stored
-from fusionlab.data.manifest.table import Manifest, numbered
+from fusionlab.data.manifest.table import EMPTY, Manifest, delimiter_of, numbered
 from fusionlab.errors import InputError
 from fusionlab.types import Modality, TimeSeries
 
 Floats = NDArray[np.float32]
 _CHUNK = 4096
 """Rows whose values are summed up at once."""
-_EMPTY = ["", "nan", "NaN", "NAN"]
 
 
 class SeriesSource(Source):
@@ -118,7 +118,10 @@ class WideSeries(SeriesSource):
         super().__init__(name, options, len(manifest))
         assert options.wide is not None
         self.variables = tuple(options.variables or options.wide)
-        found = {v: numbered(options.wide[v], manifest.columns) for v in self.variables}
+        found = {
+            v: numbered(options.wide[v], manifest.columns, where=f"{self.where}.wide.{v}")
+            for v in self.variables
+        }
         for variable, columns in found.items():
             if not columns:
                 raise InputError(
@@ -130,13 +133,13 @@ class WideSeries(SeriesSource):
         values = np.full((len(manifest), steps, len(self.variables)), np.nan, np.float32)
         for i, columns in enumerate(found.values()):
             for number, column in columns.items():
-                values[:, number - first, i] = manifest.numbers(
-                    column, where=self.where, problems=problems
-                )
+                cells = manifest.numbers(column, where=self.where, problems=problems)
+                values[:, number - first, i] = without_fill(cells, options.nodata)
+        self.there = np.any(~np.isnan(values), axis=(1, 2))
         starts = self._starts(manifest, problems)
         dates = starts[:, None] + options.step * np.arange(steps)
-        self.there = np.any(~np.isnan(values), axis=(1, 2))
         self._values = values.reshape(-1, len(self.variables))
+        warn_of_fill(fill_columns(self._values, self.variables), where=self.where)
         self._dates = dates.ravel()
         self._first = np.arange(len(manifest)) * steps
         self._steps[:] = steps
@@ -149,17 +152,24 @@ class WideSeries(SeriesSource):
                 return np.repeat(days_of([start]), len(manifest))
             except ValueError:
                 raise InputError(
-                    f"{self.where}.start: {start!r} is neither a date such as 2023-01-02 nor one "
-                    f"of the columns {list(manifest.columns)}."
+                    f"{self.where}.start: {start!r} is neither a date ({DATES}) nor one of the "
+                    f"columns {list(manifest.columns)}."
                 ) from None
-        texts = manifest.texts(start, where=f"{self.where}.start").to_pylist()
-        days = np.zeros(len(texts), np.int64)
-        for row, text in enumerate(texts):
+        texts = manifest.texts(start, where=f"{self.where}.start").fill_null("")
+        distinct = texts.dictionary_encode()
+        codes = distinct.indices.to_numpy(zero_copy_only=False)
+        names = distinct.dictionary.to_pylist()
+        days, wrong = np.zeros(len(names), np.int64), np.zeros(len(names), bool)
+        for i, name in enumerate(names):
             try:
-                days[row] = days_of([text or ""])[0]
+                days[i] = days_of([name])[0]
             except ValueError:
-                problems.add(row, f"{start}: expected a date such as 2023-01-02, got {text!r}.")
-        return days
+                wrong[i] = True
+        for row in np.flatnonzero(wrong[codes] & self.there).tolist():
+            found = repr(names[codes[row]]) if names[codes[row]] else "an empty cell"
+            problems.add(row, f"{start}: expected a date ({DATES}), got {found}.")
+        starts: Days = days[codes]
+        return starts
 
 
 class FileSeries(SeriesSource):
@@ -182,6 +192,7 @@ class FileSeries(SeriesSource):
         self.there = self.files.there.copy()
         self.variables = tuple(options.variables or ())
         self._read = np.zeros(len(manifest), bool)
+        self._warned: set[str] = set()
 
     def find(self, rows: Rows, problems: Problems) -> None:
         """See `Source.find`."""
@@ -196,7 +207,8 @@ class FileSeries(SeriesSource):
             columns = _columns(path)
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise InputError(
-                f"{self.where}: {path} cannot be read ({reason(error)}). Expected CSV or Parquet."
+                f"{self.where}: {path} cannot be read ({reason(error)}). Expected CSV (UTF-8) or "
+                "Parquet."
             ) from error
         self.variables = tuple(c for c in columns if c != self.options.date)
 
@@ -206,14 +218,20 @@ class FileSeries(SeriesSource):
         new = found[~self._read[found]].tolist()
         if not new:
             return
-        parse = partial(_series, variables=self.variables, date=self.options.date)
+        parse = partial(
+            _series,
+            variables=self.variables,
+            date=self.options.date,
+            nodata=self.options.nodata,
+        )
         with ThreadPoolExecutor(READERS) as pool:
             parsed = list(pool.map(parse, map(self.files.path, new)))
         values, dates = [self._values.reshape(-1, len(self.variables))], [self._dates]
         at = len(self._dates)
         for row, series in zip(new, parsed, strict=True):
             if isinstance(series, str):
-                problems.add(row, f"{self.files.column}: {self.files.path(row)} {series}")
+                path = self.files.path(row)
+                problems.add(row, f"{self.files.column}: {path} {series}", file=path)
                 continue
             self._first[row], self._steps[row] = at, len(series[0])
             at += len(series[0])
@@ -221,6 +239,9 @@ class FileSeries(SeriesSource):
             values.append(series[1])
             self._read[row] = True
             self.there[row] = bool(np.isfinite(series[1]).any())
+        fill = fill_columns(np.concatenate(values[1:] or values), self.variables)
+        warn_of_fill({n: v for n, v in fill.items() if n not in self._warned}, where=self.where)
+        self._warned |= fill.keys()
         self._values, self._dates = np.concatenate(values), np.concatenate(dates)
 
     def _statistics(self, rows: Rows, store: Path, verify: Callable[[], None]) -> Statistics:
@@ -230,30 +251,34 @@ class FileSeries(SeriesSource):
             verify()
             return super(FileSeries, self)._statistics(rows[self.there[rows]], store, verify)
 
-        content = [list(self.variables), self.options.date, facts]
+        content = [list(self.variables), self.options.date, self.options.nodata, facts]
         return stored(store, self.name, content, self.variables, compute)
 
 
 def _columns(path: str) -> list[str]:
     if path.lower().endswith((".parquet", ".pq")):
         return list(pq.read_schema(path).names)
-    with pa_csv.open_csv(path) as file:
+    with pa_csv.open_csv(path, parse_options=_parse_options(path)) as file:
         return list(file.schema.names)
 
 
-def _series(path: str, *, variables: tuple[str, ...], date: str) -> tuple[Days, Floats] | str:
+def _series(
+    path: str, *, variables: tuple[str, ...], date: str, nodata: Sequence[float]
+) -> tuple[Days, Floats] | str:
     """Dates ``(T,)`` and values ``(T, C)``, ascending; or what is wrong with the file."""
     try:
         table = _read(path, variables, date)
+        columns = table.column_names  # decoded here
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        return f"cannot be read ({reason(error)}). Expected CSV or Parquet."
-    missing = [c for c in (date, *variables) if c not in table.column_names]
+        return f"cannot be read ({reason(error)}). Expected CSV (UTF-8) or Parquet."
+    missing = [c for c in (date, *variables) if c not in columns]
     if missing:
-        return f"has the columns {table.column_names}: {missing} missing."
+        return f"has the columns {columns}: {missing} missing."
     try:
         values = np.stack([_floats(table.column(c)) for c in variables], axis=1)
     except pa.ArrowException as error:
         return f"holds something else than numbers ({reason(error)})."
+    values = without_fill(values, nodata)
     values[np.isinf(values)] = np.nan
     given = table.column(date)
     if given.null_count:
@@ -261,7 +286,7 @@ def _series(path: str, *, variables: tuple[str, ...], date: str) -> tuple[Days, 
     try:
         dates = days_of(given.combine_chunks())
     except ValueError as error:
-        return f"has a {date} that is none: {error}."
+        return f"has a {date} that is none: {error}. Expected {DATES}."
     order = np.argsort(dates, kind="stable")
     return dates[order], values[order].astype(np.float32)
 
@@ -272,12 +297,18 @@ def _read(path: str, variables: tuple[str, ...], date: str) -> pa.Table:
     return pa_csv.read_csv(
         path,
         read_options=pa_csv.ReadOptions(use_threads=False),
+        parse_options=_parse_options(path),
         convert_options=pa_csv.ConvertOptions(
-            column_types={v: pa.float64() for v in variables},
-            null_values=_EMPTY,
+            # As texts, dates are not moved to another day by their time zone.
+            column_types={date: pa.string(), **{v: pa.float64() for v in variables}},
+            null_values=list(EMPTY),
             strings_can_be_null=True,
         ),
     )
+
+
+def _parse_options(path: str) -> pa_csv.ParseOptions:
+    return pa_csv.ParseOptions(delimiter=delimiter_of(path))
 
 
 def _floats(column: Any) -> NDArray[np.float64]:  # noqa: ANN401

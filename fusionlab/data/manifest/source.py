@@ -116,7 +116,8 @@ class FileColumn:
                 self._exists.update(zip(new, exist, strict=True))
         for row in named.tolist():
             if not self._exists[row]:
-                problems.add(row, f"{self.column}: there is no file {self.path(row)}.")
+                path = self.path(row)
+                problems.add(row, f"{self.column}: there is no file {path}.", file=path)
         found: Rows = named[np.array([self._exists[row] for row in named.tolist()], bool)]
         return found
 
@@ -125,6 +126,7 @@ class FileColumn:
         return self._exists.get(int(row), False)
 
     def first(self) -> str | None:
-        """The first path; None if all cells are empty."""
-        named = np.flatnonzero(self.there)
-        return self.path(int(named[0])) if len(named) else None
+        """The first file that is there, of the rows that were checked, if any were; or None."""
+        rows = sorted(self._exists) or np.flatnonzero(self.there).tolist()
+        paths = (self.path(row) for row in rows)
+        return next((path for path in paths if Path(path).is_file()), None)

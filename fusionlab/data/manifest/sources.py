@@ -12,7 +12,9 @@ from fusionlab.data.manifest.images import RasterSource
 from fusionlab.data.manifest.options import (
     ImageColumn,
     Options,
+    SeriesColumns,
     TableColumns,
+    TargetColumn,
     TextColumn,
     check_image,
     check_series,
@@ -71,6 +73,21 @@ def check_modalities(options: Mapping[str, Options]) -> None:
             check_table(name, given)
         else:
             check_series(name, given)
+
+
+def file_columns(
+    given: Mapping[str, ImageColumn | SeriesColumns], target: TargetColumn | None
+) -> list[str]:
+    """The columns that hold paths, in the order in which they are declared; of masks last.
+
+    Args:
+        given: images and series, used or not.
+        target: what is to be learned.
+    """
+    columns = [entry.column for entry in given.values()]
+    if target is not None and target.kind == "mask":
+        columns.append(target.column)
+    return [column for column in columns if column is not None]
 
 
 def make_source(

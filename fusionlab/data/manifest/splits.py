@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fusionlab.data.folders.files import METRES_PER_DEGREE
@@ -61,7 +63,7 @@ def find_splits(
     manifest: Manifest,
     given: ManifestSplits,
     *,
-    groups: NDArray[np.int64] | None,
+    keys: Sequence[str],
     block_of: Callable[[int], str | None],
     problems: Problems,
 ) -> dict[str, Rows]:
@@ -70,8 +72,7 @@ def find_splits(
     Args:
         manifest: the table.
         given: what the user says.
-        groups: per row the number of its place; where rows are drawn, those of one place stay
-            together. None draws rows one by one.
+        keys: per row what it is drawn by, see `draw_keys`; rows of one key stay together.
         block_of: names the block that a row lies in, by its images; None if they do not say.
         problems: takes rows whose split or place cannot be told.
 
@@ -80,26 +81,75 @@ def find_splits(
     """
     if given.column is not None:
         return _by_column(manifest, given, problems)
-    rows = range(len(manifest))
-    blocks: list[str] | None = None
+    drawn = list(keys)
     if given.blocks is not None:
         blocks = _blocks(manifest, given, block_of, problems)
         problems.refuse()  # what lies nowhere cannot be drawn
-    if groups is not None:
-        first: dict[int, int] = {}
-        for row, group in enumerate(groups.tolist()):
-            first.setdefault(group, row)
-        heads = [first[group] for group in groups.tolist()]
-        blocks = [str(head) if blocks is None else blocks[head] for head in heads]
+        one: dict[str, str] = {}  # for all rows of a key, whatever their order
+        for key, block in zip(keys, blocks, strict=True):
+            one[key] = min(block, one.get(key, block))
+        drawn = [one[key] for key in keys]
+    alone = len(set(drawn)) == len(drawn)
+    names = drawn if alone else [str(row) for row in range(len(manifest))]
+    row_of = {name: row for row, name in enumerate(names)}
     shares = {**_SHARES, **_shares(_given(given))}
     found = split(
-        [str(row) for row in rows],
+        names,
         {part: share for part, share in shares.items() if share},
         root=Path(),
         seed=given.seed,
-        blocks=None if blocks is None else {str(row): blocks[row] for row in rows},
+        blocks=None if alone else dict(zip(names, drawn, strict=True)),
     )
-    return {part: np.array([int(name) for name in found.get(part, [])], np.int64) for part in PARTS}
+    return {
+        part: np.array([row_of[name] for name in found.get(part, [])], np.int64) for part in PARTS
+    }
+
+
+def draw_keys(
+    manifest: Manifest, *, place: str | None, name: str | None, files: Sequence[str]
+) -> list[str]:
+    """What rows are drawn by: their place, or else their name, their first file, their number.
+
+    Only of rows that have nothing but their number, as in plain tables of numbers and texts, does
+    the split depend on the order in which they stand.
+
+    Args:
+        manifest: the table.
+        place: column that says which rows show the same place.
+        name: column of names.
+        files: columns of paths; those that are not there are passed over.
+    """
+    own = [name] if name is not None else [c for c in files if c in manifest.columns]
+    known = [manifest.texts(column, where="data.name", names=name is not None) for column in own]
+    numbers = pa.array([f"row {row + 1}" for row in range(len(manifest))], pa.large_string())
+    if place is not None:
+        texts = manifest.texts(place, where="data.place", names=True)
+        word, space = (pa.scalar(text, pa.large_string()) for text in ("place", " "))
+        known.insert(0, pc.binary_join_element_wise(word, texts, space))
+    keys: list[str] = pc.coalesce(*known, numbers).to_pylist()
+    return keys
+
+
+def warn_of_places(
+    parts: Mapping[str, Rows], places: NDArray[np.int64], names: Sequence[str | None]
+) -> None:
+    """Warns of places that lie in more than one split, as a column may have it.
+
+    Args:
+        parts: rows of every split.
+        places: per row the number of its place.
+        names: per row what the place is called.
+    """
+    found = [np.unique(places[rows]) for rows in parts.values()]
+    distinct, times = np.unique(np.concatenate(found), return_counts=True)
+    shared = distinct[times > 1]
+    if len(shared):
+        example = names[int(np.flatnonzero(places == shared[0])[0])]
+        log.warning(
+            "place: %d of %d places are in more than one split, such as %r. Scores on places that "
+            "a model was trained on are too good: give all rows of a place one split.",
+            len(shared), len(distinct), example,
+        )  # fmt: skip
 
 
 def _given(given: ManifestSplits) -> Mapping[str, float | str | Sequence[str]]:
@@ -113,7 +163,7 @@ def _shares(parts: Mapping[str, object]) -> dict[str, float]:
 
 def _by_column(manifest: Manifest, given: ManifestSplits, problems: Problems) -> dict[str, Rows]:
     assert given.column is not None
-    texts = manifest.texts(given.column, where="splits.column")
+    texts = manifest.texts(given.column, where="splits.column", names=True)
     cells = np.array(texts.fill_null("").to_pylist(), object)
     named = _given(given)
     part_of: dict[str, str] = {}

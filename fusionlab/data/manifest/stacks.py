@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fusionlab.data import time_series
 from fusionlab.data.damage import reason
 from fusionlab.data.folders.statistics import Moments
-from fusionlab.data.manifest.days import Days, days_of
+from fusionlab.data.manifest.days import DATES, Days, days_of
 from fusionlab.data.manifest.images import ImageSource, Values
 from fusionlab.data.manifest.options import ImageColumn
 from fusionlab.data.manifest.problems import Problems
@@ -50,7 +50,7 @@ class StackSource(ImageSource):
             return
         try:
             with _arrays(path) as arrays:
-                self.first_is(*_shape(arrays, self.temporal.values)[-2:])
+                self.first_is(*_array(arrays, self.temporal.values).shape[-2:])
         except _ERRORS as error:
             raise InputError(
                 f"{self.where}: {path} cannot be read ({_why(error)}). Expected .npz or .h5 with "
@@ -68,12 +68,12 @@ class StackSource(ImageSource):
         for row, fact in zip(new, facts, strict=True):
             path = self.files.path(row)
             if isinstance(fact, str):
-                problems.add(row, f"{self.files.column}: {fact}")
+                problems.add(row, f"{self.files.column}: {fact}", file=path)
                 continue
             height, width, dtype = fact
             self.seen(dtype)
             if misfit := self.misfit(height, width, path):
-                problems.add(row, f"{self.files.column}: {misfit}")
+                problems.add(row, f"{self.files.column}: {misfit}", file=path)
             else:
                 self._checked.add(row)
 
@@ -126,12 +126,18 @@ class StackSource(ImageSource):
         temporal = self.temporal
         try:
             with _arrays(path) as arrays:
-                shape = _shape(arrays, temporal.values)
-                dtype = np.dtype(arrays[temporal.values].dtype)
-                dates = days_of(arrays[temporal.dates][()])
-                hidden = _shape(arrays, temporal.hidden) if temporal.hidden else None
+                values = _array(arrays, temporal.values)
+                shape, dtype = tuple(values.shape), np.dtype(values.dtype)
+                written = _array(arrays, temporal.dates)[()]
+                hidden = _array(arrays, temporal.hidden).shape if temporal.hidden else None
         except _ERRORS as error:
             return f"{path} cannot be read ({_why(error)})."
+        try:
+            dates = days_of(written)
+        except (ValueError, TypeError) as error:
+            return (
+                f"{path} has a date in {temporal.dates!r} that is none: {error}. Expected {DATES}."
+            )
         if len(shape) != 4 or shape[1] != len(self.bands):
             return (
                 f"{path} has {temporal.values!r} of the shape {shape}, expected (dates, "
@@ -148,11 +154,11 @@ class StackSource(ImageSource):
         temporal, path = self.temporal, self.files.path(row)
         try:
             with _arrays(path) as arrays:
-                values: Values = arrays[temporal.values][()]
-                days = days_of(arrays[temporal.dates][()])
+                values: Values = _array(arrays, temporal.values)[()]
+                days = days_of(_array(arrays, temporal.dates)[()])
                 hidden: NDArray[Any] | None = None
                 if temporal.hidden is not None and temporal.hidden_area is not None:
-                    hidden = arrays[temporal.hidden][()]
+                    hidden = _array(arrays, temporal.hidden)[()]
         except _ERRORS as error:
             raise InputError(
                 f"{self.where}: {path} cannot be read ({_why(error)}). It is damaged or "
@@ -204,11 +210,20 @@ def _arrays(path: str) -> Iterator[Any]:
         yield file
 
 
-def _shape(arrays: Any, name: str) -> tuple[int, ...]:  # noqa: ANN401
-    return tuple(arrays[name].shape)
+def _array(arrays: Any, name: str) -> Any:  # noqa: ANN401
+    """An array of a file, or of a group in it.
+
+    Raises:
+        KeyError: names it, and the arrays that there are.
+    """
+    found = arrays.get(name)
+    if hasattr(found, "shape"):
+        return found
+    names: list[str] = []
+    if hasattr(arrays, "visititems"):  # HDF5
+        arrays.visititems(lambda n, item: names.append(n) if hasattr(item, "shape") else None)
+    raise KeyError(f"no array {name!r} among {names or list(arrays)}")
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"no array {error.args[0]!r}" if error.args else "an array is missing"
-    return reason(error)
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else reason(error)

@@ -22,10 +22,13 @@ from fusionlab.errors import InputError
 
 Floats = NDArray[np.float64]
 
-EMPTY = ("", "nan", "NaN", "NAN")
-"""What an empty cell may say, spaces around it aside."""
+EMPTY = ("", "nan", "NaN", "NAN", "NA", "NULL", "null")
+"""What an empty cell of numbers, texts and paths may say, spaces around it aside."""
+_NAMELESS = EMPTY[:4]
+"""Of columns of names; NA may be one."""
 _PARQUET = (".parquet", ".pq")
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+"""What a number looks like."""
 
 
 class Manifest:
@@ -62,7 +65,7 @@ class Manifest:
             raise InputError(f"data.manifest: {path} has the columns {twice} more than once.")
         if not len(self):
             raise InputError(f"data.manifest: {path} has no rows. Expected one per sample.")
-        self._texts: dict[str, pa.Array] = {}
+        self._texts: dict[tuple[str, bool], pa.Array] = {}
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -81,12 +84,14 @@ class Manifest:
             f"{where}: {self.path} has no column {column!r}.{hint} It has {list(self.columns)}."
         )
 
-    def texts(self, column: str, *, where: str) -> pa.Array:
-        """A column as texts, null where a cell is empty.
+    def texts(self, column: str, *, where: str, names: bool = False) -> pa.Array:
+        """A column as texts, null where a cell is empty, or says ``NA``, ``NULL`` or ``nan``.
 
         Args:
             column: its name.
             where: config key, for the error message.
+            names: whether it holds names, of categories, classes or places, of which ``NA`` and
+                ``NULL`` may be some.
 
         Returns:
             A string array in one piece.
@@ -94,10 +99,10 @@ class Manifest:
         Raises:
             InputError: if it is not there, or holds lists or the like.
         """
-        if column not in self._texts:
+        if (column, names) not in self._texts:
             self.require(column, where=where)
-            self._texts[column] = self._as_texts(column, where=where)
-        return self._texts[column]
+            self._texts[column, names] = self._as_texts(column, where=where, names=names)
+        return self._texts[column, names]
 
     def numbers(self, column: str, *, where: str, problems: Problems) -> Floats:
         """A column as numbers, ``(N,)``, NaN where a cell is empty.
@@ -118,16 +123,30 @@ class Manifest:
             numbers = values.cast(pa.float64(), safe=False)
         else:
             texts = self.texts(column, where=where)
-            wrong = pc.invert(pc.match_substring_regex(texts, _NUMBER))
-            for row in true_rows(wrong):
-                problems.add(row, f"{column}: expected a number, got {texts[row].as_py()!r}.")
-            numbers = pc.if_else(wrong, pa.scalar(None, pa.string()), texts).cast(pa.float64())
+            numbers, wrong = parsed(texts)
+            self._add_texts(wrong, texts, column, where=where, problems=problems)
         array: Floats = np.array(numbers.to_numpy(zero_copy_only=False), np.float64)
         for row in np.flatnonzero(np.isinf(array)).tolist():
             problems.add(row, f"{column}: expected a finite number, got {array[row]}.")
         return array
 
-    def _as_texts(self, column: str, *, where: str) -> pa.Array:
+    def _add_texts(
+        self, rows: list[int], texts: pa.Array, column: str, *, where: str, problems: Problems
+    ) -> None:
+        """Notes texts in place of numbers; a column that holds nothing else is one problem."""
+        if len(rows) > 1 and len(rows) == len(texts) - texts.null_count:
+            hint = "one of `categories:`" if where.startswith("tables.") else "another column"
+            problem = (
+                f"{column}: expected a number, got {texts[rows[0]].as_py()!r} and no number in any "
+                f"row. Is it {hint}?"
+            )
+            for row in rows:
+                problems.add(row, problem)
+            return
+        for row in rows:
+            problems.add(row, f"{column}: expected a number, got {texts[row].as_py()!r}.")
+
+    def _as_texts(self, column: str, *, where: str, names: bool) -> pa.Array:
         values = self._table.column(column).combine_chunks()
         if isinstance(values, pa.ChunkedArray):  # older releases of pyarrow
             values = pa.concat_arrays(values.chunks)
@@ -144,14 +163,16 @@ class Manifest:
                 "texts or numbers."
             ) from error
         bare = pc.utf8_trim_whitespace(texts)
-        empty = pc.is_in(bare, value_set=pa.array(EMPTY, pa.large_string()))
+        empty = pc.is_in(bare, value_set=pa.array(_NAMELESS if names else EMPTY, pa.large_string()))
         return pc.if_else(empty, pa.scalar(None, pa.large_string()), bare)
 
 
-def true_rows(mask: pa.Array) -> list[int]:
-    """Where a mask is true; null is not."""
-    found: list[int] = np.flatnonzero(pc.fill_null(mask, False).to_numpy(False)).tolist()
-    return found
+def parsed(texts: pa.Array) -> tuple[pa.Array, list[int]]:
+    """Texts as numbers, null where they are none; and the rows whose text is no number."""
+    wrong = pc.invert(pc.match_substring_regex(texts, NUMBER))
+    numbers = pc.if_else(wrong, pa.scalar(None, texts.type), texts).cast(pa.float64())
+    rows: list[int] = np.flatnonzero(pc.fill_null(wrong, False).to_numpy(False)).tolist()
+    return numbers, rows
 
 
 def present(texts: pa.Array) -> NDArray[np.bool_]:
@@ -160,11 +181,23 @@ def present(texts: pa.Array) -> NDArray[np.bool_]:
     return there
 
 
-def numbered(pattern: str, columns: Sequence[str]) -> dict[int, str]:
-    """Columns that fit a pattern with ``*`` in place of a number, by that number, ascending."""
+def numbered(pattern: str, columns: Sequence[str], *, where: str) -> dict[int, str]:
+    """Columns that fit a pattern with ``*`` in place of a number, by that number, ascending.
+
+    Raises:
+        InputError: if two have one number, as ``ndvi_1`` and ``ndvi_01``.
+    """
     before, after = pattern.split("*")
     fits = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
-    found = {int(match[1]): column for column in columns if (match := fits.fullmatch(column))}
+    found: dict[int, str] = {}
+    for column in columns:
+        if match := fits.fullmatch(column):
+            other = found.setdefault(int(match[1]), column)
+            if other != column:
+                raise InputError(
+                    f"{where}: the columns {other!r} and {column!r} both have the number "
+                    f"{int(match[1])}. Keep one of them, or name it otherwise."
+                )
     return dict(sorted(found.items()))
 
 
@@ -173,10 +206,15 @@ def _is_number(kind: Any) -> bool:  # noqa: ANN401
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
-def _csv(path: Path) -> pa.Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+def delimiter_of(path: str | Path) -> str:
+    """Comma, semicolon (spreadsheets of many countries) or tab: the most frequent in the header."""
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
         head = file.readline()
-    delimiter = max(",;\t", key=head.count)  # spreadsheets of many countries write semicolons
+    return max(",;\t", key=head.count)
+
+
+def _csv(path: Path) -> pa.Table:
+    delimiter = delimiter_of(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         names = next(csv.reader(file, delimiter=delimiter), [])
     return pa_csv.read_csv(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +18,7 @@ from fusionlab.data.manifest.cells import sorted_names
 from fusionlab.data.manifest.options import TargetColumn
 from fusionlab.data.manifest.problems import Problems
 from fusionlab.data.manifest.source import Rows
-from fusionlab.data.manifest.table import Manifest, present
+from fusionlab.data.manifest.table import NUMBER, Manifest, parsed, present
 from fusionlab.errors import InputError
 from fusionlab.types import IGNORE_INDEX, Modality, Schema
 
@@ -64,7 +66,7 @@ class ClassTarget(SampleTarget):
     def __init__(self, options: TargetColumn, manifest: Manifest, rows: Rows) -> None:
         super().__init__(options)
         assert options.column is not None
-        self._texts = manifest.texts(options.column, where="target.column")
+        self._texts = manifest.texts(options.column, where="target.column", names=True)
         self.classes = list(options.classes or sorted_names(self._texts.take(rows)))
         if len(self.classes) > IGNORE_INDEX:
             raise InputError(
@@ -75,9 +77,8 @@ class ClassTarget(SampleTarget):
         self.values = np.full(len(manifest), IGNORE_INDEX, np.int64)
         distinct = self._texts.dictionary_encode()
         names = distinct.dictionary.to_pylist()
-        index = [_class_index(name, self.classes) for name in names]
         codes = distinct.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        found = np.array([*index, -1])[codes]
+        found = np.append(_class_indices(names, self.classes), -1)[codes]
         self.values[found >= 0] = found[found >= 0]
 
     def schema(self, modalities: dict[str, Modality]) -> Schema:
@@ -88,12 +89,13 @@ class ClassTarget(SampleTarget):
     def check(self, rows: Rows, problems: Problems) -> None:
         """See `SampleTarget.check`."""
         there = present(self._texts)
+        index = "" if _numbered(self.classes) else ", nor an index of one"
         for row in rows[self.values[rows] == IGNORE_INDEX].tolist():
             if there[row]:
                 problems.add(
                     row,
                     f"{self.options.column}: {self._texts[row].as_py()!r} is none of the classes "
-                    f"{self.classes}, nor an index of one.",
+                    f"{self.classes}{index}.",
                 )
             elif not self.options.allow_missing:
                 problems.add(row, f"{self.options.column}: no class.")
@@ -106,29 +108,24 @@ class ClassesTarget(SampleTarget):
         options: what the user says of it.
         manifest: the table.
         rows: those of all splits, whose classes are listed unless the user does.
-        problems: takes cells that hold something else than 0 and 1.
 
     Raises:
         InputError: if there is no such column.
     """
 
-    def __init__(
-        self, options: TargetColumn, manifest: Manifest, rows: Rows, problems: Problems
-    ) -> None:
+    def __init__(self, options: TargetColumn, manifest: Manifest, rows: Rows) -> None:
         super().__init__(options)
         self._unknown: list[tuple[int, str]] = []
         if options.columns is not None:
             self.classes = list(options.classes or options.columns)
-            columns = [
-                manifest.numbers(column, where="target.columns", problems=problems)
-                for column in options.columns
-            ]
+            self._cells = [manifest.texts(c, where="target.columns") for c in options.columns]
+            columns = [_flags(cells) for cells in self._cells]
             self._numbers: NDArray[np.float64] | None = np.stack(columns, axis=1)
             self.values = np.nan_to_num(self._numbers).astype(np.float32)
             return
         assert options.column is not None
         self._numbers = None
-        texts = manifest.texts(options.column, where="target.column").fill_null("")
+        texts = manifest.texts(options.column, where="target.column", names=True).fill_null("")
         parts = pc.split_pattern(texts, options.separator)
         row_of = pc.list_parent_indices(parts).to_numpy()
         names = pc.utf8_trim_whitespace(pc.list_flatten(parts))
@@ -139,7 +136,7 @@ class ClassesTarget(SampleTarget):
         )
         distinct = names.dictionary_encode()
         listed = distinct.dictionary.to_pylist()
-        index = np.array([_class_index(name, self.classes) for name in listed], np.int64)
+        index = _class_indices(listed, self.classes)
         of = index[distinct.indices.to_numpy(False)] if len(listed) else np.zeros(0, np.int64)
         known = of >= 0
         self.values = np.zeros((len(manifest), len(self.classes)), np.float32)
@@ -165,8 +162,8 @@ class ClassesTarget(SampleTarget):
         wrong = ~np.isin(self._numbers[rows], (0, 1))
         for i, k in zip(*np.nonzero(wrong), strict=True):
             column = cast("list[str]", self.options.columns)[k]
-            value = self._numbers[rows[i], k]
-            found = "an empty cell" if np.isnan(value) else f"{value:g}"
+            text = self._cells[k][int(rows[i])].as_py()
+            found = "an empty cell" if text is None else repr(text)
             problems.add(int(rows[i]), f"{column}: expected 0 or 1, got {found}.")
 
 
@@ -219,14 +216,28 @@ def sample_target(
     if options.kind == "class":
         return ClassTarget(options, manifest, rows)
     if options.kind == "classes":
-        return ClassesTarget(options, manifest, rows, problems)
+        return ClassesTarget(options, manifest, rows)
     return ValueTarget(options, manifest, problems) if options.kind == "values" else None
 
 
-def _class_index(name: str, classes: list[str]) -> int:
-    """Of a name, or of an index as text; -1 for any other."""
-    if name in classes:
-        return classes.index(name)
-    if name.isascii() and name.isdigit() and int(name) < len(classes):
-        return int(name)
-    return -1
+def _flags(texts: pa.Array) -> NDArray[np.float64]:
+    """What cells of 0 and 1, or of false and true, say as numbers; NaN where they say neither."""
+    lower = pc.utf8_lower(texts)
+    for word, digit in (("false", "0"), ("true", "1")):
+        lower = pc.if_else(pc.equal(lower, word), pa.scalar(digit, lower.type), lower)
+    return np.array(parsed(lower)[0].to_numpy(zero_copy_only=False), np.float64)
+
+
+def _class_indices(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Of names, or of indices as texts where no class is called by a number; -1 for any other."""
+    index = {name: i for i, name in enumerate(classes)}
+    if not _numbered(classes):
+        index |= {str(i): i for i in range(len(classes))}
+        digits = [name not in index and name.isascii() and name.isdigit() for name in names]
+        names = [str(int(n)) if one else n for n, one in zip(names, digits, strict=True)]  # 01
+    return np.array([index.get(name, -1) for name in names], np.int64)
+
+
+def _numbered(classes: Sequence[str]) -> bool:
+    """Whether a class is called by a number, so that an index might mean another."""
+    return any(re.fullmatch(NUMBER, name) for name in classes)
