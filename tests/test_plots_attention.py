@@ -68,6 +68,19 @@ def test_of_many_tokens_the_heaviest_are_shown_in_order(tmp_path):
     assert bars.get_xlabel() == "and 24 more"
 
 
+def test_many_dates_are_drawn_over_time(tmp_path):
+    weeks = np.arange("2021-01-04", "2022-01-03", 7, dtype="datetime64[D]")
+    names = [*np.datetime_as_string(weeks), "", ""]  # the last pad
+    weights = np.arange(len(names)) / np.arange(len(weeks)).sum()
+    figure = drawn(attention_figure([sample(names, weights)]), tmp_path)
+    chart = figure.axes[2]
+    (stems,) = (c for c in chart.collections if len(c.get_segments()) == len(weeks))
+    tops = [segment[1, 1] for segment in stems.get_segments()]
+    np.testing.assert_allclose(tops, 100 * weights[: len(weeks)])
+    assert chart.lines[0].get_ydata()[0] == pytest.approx(100 / 52)
+    assert not chart.patches
+
+
 def test_what_is_missing_and_long_names(tmp_path):
     gone = sample([], [], maps={"where caption looks": None},
                   tokens={"looked at in caption": None}, pictures={"image": None})  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,7 +17,9 @@ from fusionlab.errors import InputError
 from fusionlab.plots.style import INK, SERIES, bare, new_figure
 
 _MOST = 16
-"""Bars of one chart; of more tokens those that weigh most are shown, in their order."""
+"""Bars of one chart; of more tokens those that weigh most are shown, in their order. More dates
+are a curve."""
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _LETTERS = 18
 _SIDE = 2.5
 """Inches of a picture."""
@@ -55,6 +59,8 @@ class AttendedSample:
 def attention_figure(samples: Sequence[AttendedSample]) -> Figure:
     """One row per sample: pictures, maps of where these are looked at, and charts of other tokens.
 
+    Tokens are bars; more dates than fit are drawn over time.
+
     A map is bright where the picture is looked at more than evenly, and dark where less.
 
     Args:
@@ -82,7 +88,7 @@ def attention_figure(samples: Sequence[AttendedSample]) -> Figure:
         for title, map_ in sample.maps.items():
             _map(next(cells), title, map_)
         for title, tokens in sample.tokens.items():
-            _bars(next(cells), title, tokens)
+            _tokens(next(cells), title, tokens)
         row[0].text(
             0, -0.04, sample.name, fontsize=7, color="#777777", va="top", clip_on=False,
             transform=row[0].transAxes, parse_math=False,
@@ -91,7 +97,8 @@ def attention_figure(samples: Sequence[AttendedSample]) -> Figure:
 
 
 def _height(sample: AttendedSample) -> float:
-    bars = [len(_shown(tokens)[0]) for tokens in sample.tokens.values() if tokens is not None]
+    given = [tokens for tokens in sample.tokens.values() if tokens is not None]
+    bars = [len(_shown(tokens)[0]) for tokens in given if not _is_curve(tokens)]
     return max([_SIDE + 0.35, *(0.17 * count + 0.6 for count in bars)])
 
 
@@ -121,19 +128,49 @@ def _map(axes: Axes, title: str, map_: tuple[NDArray[Any], ArrayLike] | None) ->
         cmap="inferno",
         vmin=0,
         vmax=max(most, 2.0),  # so that small differences look small
-        alpha=0.6,
+        alpha=0.5,
         extent=extent,
         interpolation="bilinear",
     )
     axes.set_xlabel(f"up to {most:.1f} times an even look", fontsize=7, color="#777777")
 
 
-def _bars(axes: Axes, title: str, tokens: TokenWeights | None) -> None:
+def _tokens(axes: Axes, title: str, tokens: TokenWeights | None) -> None:
     axes.set_title(title, fontsize=9, color=INK, loc="left", pad=4)
     if tokens is None:
         _empty(axes, title)
         _absent(axes)
-        return
+    elif _is_curve(tokens):
+        _curve(axes, tokens)
+    else:
+        _bars(axes, tokens)
+
+
+def _is_curve(tokens: TokenWeights) -> bool:
+    names = [name for name in tokens.names if name]
+    return len(names) > _MOST and all(_DATE.fullmatch(name) for name in names)
+
+
+def _curve(axes: Axes, tokens: TokenWeights) -> None:
+    """How much each date is looked at, over the dates."""
+    known = [i for i, name in enumerate(tokens.names) if name]
+    dates = np.array([tokens.names[i] for i in known], dtype="datetime64[D]")
+    weights = 100 * np.asarray(tokens.weights, dtype=float)[known]
+    axes.vlines(dates, 0, weights, color=SERIES[0], lw=2)
+    axes.axhline(100 / len(known), color="#777777", lw=0.8, ls="--")
+    axes.set_ylim(0, 1.1 * max(float(weights.max()), 200 / len(known)))
+    axes.set_ylabel("%", fontsize=7.5)
+    years = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(years)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(years))  # type: ignore[no-untyped-call]
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("dashed: an even look", fontsize=7, color="#777777")
+    axes.set_anchor("NW")
+    axes.set_box_aspect(0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _bars(axes: Axes, tokens: TokenWeights) -> None:
     names, weights, left_out = _shown(tokens)
     n = len(names)
     axes.barh(range(n), weights, height=0.72, color=SERIES[0], lw=0)
