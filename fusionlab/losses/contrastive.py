@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -291,12 +291,26 @@ def _log_scale(temperature: float, pairs: int, *, where: str) -> nn.Parameter:
     return nn.Parameter(torch.full((pairs,), math.log(1 / temperature)))
 
 
+class _Gather(torch.autograd.Function):
+    """Rows of all processes in their order; each gets back what all of them learn of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ANN401
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed.chunk(dist.get_world_size())[dist.get_rank()]
+
+
 def _gathered(local: Embedded) -> Embedded:
     """The samples of all processes, in their order; gradients go back to where they are from."""
-    from torch.distributed.nn.functional import all_gather  # not in every build of torch
-
     # One exchange of embeddings, so that processes cannot meet in different ones while they train.
-    embeddings = torch.cat(all_gather(local.embeddings.float()))  # type: ignore[no-untyped-call]
+    embeddings: Tensor = _Gather.apply(local.embeddings.float())
     known = local.available.long()
     if local.place is not None:
         known = torch.cat([known, local.place[:, None]], dim=1)
