@@ -62,7 +62,7 @@ def test_the_scores_are_those_of_the_predictions(
     answers = probabilities(columns)
     labels = labels_of(bigearthnet_root, "test")
 
-    assert columns["patch"] == list(labels)
+    assert columns["sample"] == list(labels)
     assert list(answers) == list(CLASSES)
     given = [{name for name in CLASSES if answers[name][row] >= 0.5} for row in range(len(labels))]
     assert [set(names) for names in columns["labels"]] == given
@@ -192,11 +192,11 @@ def test_a_fused_checkpoint_alone_predicts_new_places(moved, new_patches, place,
         "predict_config.yaml",
         "predictions.parquet",
     }
-    assert len(columns["patch"]) == 3
+    assert len(columns["sample"]) == 3
     optical = {path.name for path in (new_patches / "BigEarthNet-S2").glob("*/*")}
     radar = {path.name for path in (new_patches / "BigEarthNet-S1").glob("*/*")}
-    assert {n for n in columns["patch"] if n.startswith("S2")} == optical
-    assert {n for n in columns["patch"] if n.startswith("S1")} < radar
+    assert {n for n in columns["sample"] if n.startswith("S2")} == optical
+    assert {n for n in columns["sample"] if n.startswith("S1")} < radar
     assert sorted(zip(columns["available_s1"], columns["available_s2"], strict=True)) == [
         (False, True), (True, False), (True, True),
     ]  # fmt: skip
@@ -279,7 +279,7 @@ def test_the_task_decides_what_predict_writes(bigearthnet_runs, bigearthnet_root
         "--data.predict_split", "val",
     )  # fmt: skip
     rows = pyarrow.csv.read_csv(tmp_path / "predictions.csv")
-    assert rows["patch"].to_pylist() == list(labels_of(bigearthnet_root, "validation"))
+    assert rows["sample"].to_pylist() == list(labels_of(bigearthnet_root, "validation"))
     assert not list(tmp_path.glob("*.parquet"))
     # Of the same patches a model of their reference maps makes maps.
     file = config(

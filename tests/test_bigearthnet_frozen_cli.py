@@ -172,7 +172,7 @@ def test_a_stripped_checkpoint_gives_the_same_answers(stripped, bigearthnet_root
     assert found[0] == found[1]
     predict(without, tmp_path, *patches_of(bigearthnet_root), *modalities)
     columns = table(tmp_path)
-    assert columns["patch"] == list(labels_of(bigearthnet_root, "test"))
+    assert columns["sample"] == list(labels_of(bigearthnet_root, "test"))
     assert len(probabilities(columns)) == 19
 
 
@@ -193,7 +193,7 @@ def test_weights_that_a_stripped_checkpoint_lacks(stripped, bigearthnet_root, we
         # ... and the right ones may lie anywhere.
         moved = ["--model.model.experts.s2_other_s1.pretrained", str(aside)]
         predict(checkpoint, tmp_path / "out", *flags, *moved)
-        assert len(table(tmp_path / "out")["patch"]) == 6
+        assert len(table(tmp_path / "out")["sample"]) == 6
     finally:
         aside.replace(path)
 
@@ -223,7 +223,7 @@ def test_a_stripped_fusion_of_trained_experts(bigearthnet_runs, bigearthnet_root
     assert not any(".expert." in name for name in state)
     checkpoint = tmp_path / "run" / "best.ckpt"
     predict(checkpoint, tmp_path / "out", *patches_of(bigearthnet_root))
-    assert len(table(tmp_path / "out")["patch"]) == 6
+    assert len(table(tmp_path / "out")["sample"]) == 6
     (tmp_path / "s1.ckpt").unlink()
     with pytest.raises(InputError, match=r"s1\.ckpt does not exist"):
         predict(checkpoint, tmp_path / "none", *patches_of(bigearthnet_root))

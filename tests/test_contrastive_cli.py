@@ -81,7 +81,7 @@ def test_testing_and_embedding_a_split(trained, tmp_path):
     run(["predict", *args, str(tmp_path / "table")])
     read = pq.read_table(tmp_path / "table" / "predictions.parquet")
     assert read.schema.names == [
-        "patch", "available_image", "available_caption", "embedding_image", "embedding_caption",
+        "sample", "available_image", "available_caption", "embedding_image", "embedding_caption",
     ]  # fmt: skip
     vectors = torch.tensor(read.to_pydict()["embedding_image"])
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(48))

@@ -108,7 +108,7 @@ def test_two_processes_classify_like_one(bigearthnet_root, tmp_path):
     alone = table(tmp_path / "p1")
     parts = [table(tmp_path / "p2", f"predictions_rank{rank}") for rank in range(2)]
     found = {
-        n: p for t in parts for n, p in zip(t["patch"], t["probability_Pastures"], strict=True)
+        n: p for t in parts for n, p in zip(t["sample"], t["probability_Pastures"], strict=True)
     }
-    assert sum(len(part["patch"]) for part in parts) == 3
-    assert found == dict(zip(alone["patch"], alone["probability_Pastures"], strict=True))
+    assert sum(len(part["sample"]) for part in parts) == 3
+    assert found == dict(zip(alone["sample"], alone["probability_Pastures"], strict=True))

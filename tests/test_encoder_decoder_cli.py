@@ -275,7 +275,7 @@ def test_patches_are_classified_by_a_composed_expert(bigearthnet_root, tmp_path)
     do("test", *best(tmp_path, "run", bigearthnet_root), "--output", str(tmp_path / "test"))
     assert 0 <= scores(tmp_path / "test")["test/ap_macro"] <= 1
     predict(checkpoint, tmp_path / "table", *patches_of(bigearthnet_root))
-    assert table(tmp_path / "table")["patch"] == list(labels_of(bigearthnet_root, "test"))
+    assert table(tmp_path / "table")["sample"] == list(labels_of(bigearthnet_root, "test"))
 
 
 def test_features_of_a_composed_and_another_expert_are_fused(bigearthnet_root, tmp_path):
@@ -287,7 +287,7 @@ def test_features_of_a_composed_and_another_expert_are_fused(bigearthnet_root, t
     channels = cli.model.model.experts["s2"].network.encoded[1].channels
     assert cli.model.model.experts["s2"].embedding_dim == channels
     predict(tmp_path / "run" / "best.ckpt", tmp_path / "table", *patches_of(bigearthnet_root))
-    assert table(tmp_path / "table")["patch"] == list(labels_of(bigearthnet_root, "test"))
+    assert table(tmp_path / "table")["sample"] == list(labels_of(bigearthnet_root, "test"))
 
 
 # ---- a backbone of one's own -----------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_table(trained, root, tmp_path):
     do("predict", *flags, "--output", str(tmp_path / "table"))
     rows, said = predicted(tmp_path / "table")
     assert (said["target"], said["units"]) == ("scalar_regression", ["m"])
-    assert [row["patch"] for row in rows] == [
+    assert [row["sample"] for row in rows] == [
         f"north/c_{row}_{column}" for row in (0, 12) for column in (0, 12, 18)
     ]
     assert {row["source"] for row in rows} == {str(root / "S2/north/c.tif")}
@@ -108,7 +108,7 @@ def test_whole_files_are_rows_and_need_no_target(trained, root, tmp_path):
     do("predict", *flags, "--ckpt_path", str(trained / "run/best.ckpt"),
        "--output", str(tmp_path / "all"))  # fmt: skip
     rows, _ = predicted(tmp_path / "all")
-    assert [row["patch"] for row in rows] == sorted(NAMES)
+    assert [row["sample"] for row in rows] == sorted(NAMES)
     assert all(np.isfinite(row["value_canopy_height"]) for row in rows)
 
 
@@ -119,7 +119,7 @@ def test_windows_of_folders_to_predict_only(trained, root, tmp_path):
        "--output", str(tmp_path / "all"))  # fmt: skip
     rows, _ = predicted(tmp_path / "all")
     assert len(rows) == 4 * 3 * 4
-    assert len({row["patch"] for row in rows}) == len(rows)
+    assert len({row["sample"] for row in rows}) == len(rows)
 
 
 def test_classes_have_no_mean(root, tmp_path):

@@ -89,7 +89,7 @@ def test_patches_are_classified(bigearthnet_root, tmp_path, precision):
             "--trainer.precision", precision if accelerator == "gpu" else "32-true",
         ])  # fmt: skip
         columns = table(output)
-        assert columns["patch"] == list(labels_of(bigearthnet_root, "test"))
+        assert columns["sample"] == list(labels_of(bigearthnet_root, "test"))
         answers[accelerator] = torch.tensor(list(map(list, probabilities(columns).values())))
     near = 1e-3 if precision == "32-true" else 0.05  # half precision keeps 8 or 11 binary digits
     torch.testing.assert_close(answers["gpu"], answers["cpu"], atol=near, rtol=0)

@@ -97,9 +97,9 @@ def test_scores_are_those_of_the_table(trained, manifest, tmp_path):
     do("predict", *flags, "--output", str(tmp_path / "table"))
     rows = rows_of(tmp_path / "table")
     truth = {row["id"]: row["land_use"] for row in read_rows(manifest) if row["split"] == "test"}
-    assert [row["patch"] for row in rows] == list(truth)
+    assert [row["sample"] for row in rows] == list(truth)
     assert "source" not in rows[0]
-    right = [row["label"] == truth[row["patch"]] for row in rows]
+    right = [row["label"] == truth[row["sample"]] for row in rows]
     assert accuracy == pytest.approx(np.mean(right))
 
 
@@ -113,7 +113,7 @@ def test_new_rows_need_no_labels_and_may_lack_images(trained, manifest, tmp_path
     )
     do("predict", *flags, "--ckpt_path", str(trained / "best.ckpt"), "--output", str(tmp_path))
     rows = rows_of(tmp_path)
-    assert [row["patch"] for row in rows] == [f"p{i:03d}" for i in range(6)]
+    assert [row["sample"] for row in rows] == [f"p{i:03d}" for i in range(6)]
     assert [row["label"] is None for row in rows] == [i == 2 for i in range(6)]
     assert not rows[2]["available_image"]
 
@@ -180,8 +180,8 @@ def test_every_kind_is_fused_and_vocabulary_and_categories_travel(manifest, tmp_
     settings = yaml.safe_load((tmp_path / "d.yaml").read_text())
     (tmp_path / "d.yaml").write_text(yaml.safe_dump({"data": settings["data"]}))
     do("predict", *other, *checkpoint, "--output", str(tmp_path / "b"))
-    first = {row["patch"]: row for row in rows_of(tmp_path / "a")}
-    second = {row["patch"]: row for row in rows_of(tmp_path / "b")}
+    first = {row["sample"]: row for row in rows_of(tmp_path / "a")}
+    second = {row["sample"]: row for row in rows_of(tmp_path / "b")}
     assert len(first) == 3
     for name, row in first.items():
         for column in (f"probability_{c}" for c in CLASSES):

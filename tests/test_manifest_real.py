@@ -121,7 +121,7 @@ def test_treesatai_is_trained_on_and_predicted(trees, tmp_path):
             "--output", str(tmp_path / "table"),
         ])  # fmt: skip
     rows = pq.read_table(tmp_path / "table/predictions.parquet").to_pylist()
-    assert [row["patch"] for row in rows] == [f"tile{i}" for i in range(5)]
+    assert [row["sample"] for row in rows] == [f"tile{i}" for i in range(5)]
     assert [row["available_s2"] for row in rows] == [True, True, False, True, True]
     assert [row["available_aerial"] for row in rows] == [True] * 4 + [False]
     chances = [row["probability_Abies"] for row in rows]

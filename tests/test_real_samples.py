@@ -147,7 +147,7 @@ def test_real_pairs_are_tested_and_predicted(three_experts, six_pairs, tmp_path,
     assert (tmp_path / "test_examples.png").is_file()
     predict(three_experts, tmp_path, *modalities(six_pairs), *with_snow)
     columns = table(tmp_path)
-    assert columns["patch"] == [*labels_of(six_pairs, "test"), *([SNOWY] if snow else [])]
+    assert columns["sample"] == [*labels_of(six_pairs, "test"), *([SNOWY] if snow else [])]
     assert list(probabilities(columns)) == list(CLASSES)
     assert all(columns["available_s1"])
     assert all(columns["available_s2"])

@@ -80,7 +80,7 @@ def test_predictions_of_a_split(trained, root, tmp_path):
     rows = table(tmp_path)
     data = RgbLidarDataModule(root, size=32, test_size=0.2)
     dataset = data.dataset("test")
-    assert rows["patch"] == [dataset[i]["sample_id"] for i in range(len(dataset))]
+    assert rows["sample"] == [dataset[i]["sample_id"] for i in range(len(dataset))]
     found = np.array([rows["probability_cubes"], rows["probability_spheres"]])
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
     assert rows["label"] == [("cubes", "spheres")[i] for i in found.argmax(axis=0)]
@@ -99,7 +99,7 @@ def test_predictions_of_new_pairs(trained, root, tmp_path):
         "--output", str(tmp_path / "out"),
     ])  # fmt: skip
     rows = table(tmp_path / "out")
-    assert rows["patch"] == [f"{i:04d}" for i in range(20)]
+    assert rows["sample"] == [f"{i:04d}" for i in range(20)]
     assert rows["available_lidar"] == [i != 1 for i in range(20)]
     assert set(rows["label"]) <= {"cubes", "spheres"}
     # The same pairs by their split: the folder of a class does not matter.
@@ -108,8 +108,8 @@ def test_predictions_of_new_pairs(trained, root, tmp_path):
         "--data.predict_split", "train", "--output", str(tmp_path / "split"),
     ])  # fmt: skip
     split = table(tmp_path / "split")
-    known = dict(zip(split["patch"], split["probability_cubes"], strict=True))
-    for name, value in zip(rows["patch"], rows["probability_cubes"], strict=True):
+    known = dict(zip(split["sample"], split["probability_cubes"], strict=True))
+    for name, value in zip(rows["sample"], rows["probability_cubes"], strict=True):
         if name != "0001" and f"spheres/{name}" in known:
             assert value == pytest.approx(known[f"spheres/{name}"], rel=1e-4)
 

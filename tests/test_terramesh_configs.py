@@ -185,7 +185,7 @@ def test_pairs_of_the_real_places(shared, tmp_path):
     assert scores["test/candidates/s2_to_s1"] == 7 * 7
     assert 0 < float(scores["test/recall_at_10"]) <= 1
     table = pq.read_table(tmp_path / "table" / "predictions.parquet").to_pydict()
-    assert len(table["patch"]) == 3 * 7 * 7
+    assert len(table["sample"]) == 3 * 7 * 7
     vectors = np.array(table["embedding_s1"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
@@ -204,7 +204,7 @@ def test_a_value_per_window_of_the_real_places(shared, tmp_path):
     assert 0 < float(cli.trainer.callback_metrics["test/rmse"]) < 5  # km
     table = pq.read_table(tmp_path / "table" / "predictions.parquet").to_pydict()
     assert {Path(source).stem for source in table["source"]} == set(REAL)
-    assert len(table["patch"]) == len(set(table["patch"])) == 3 * 4 * 4
+    assert len(table["sample"]) == len(set(table["sample"])) == 3 * 4 * 4
     assert np.isfinite(table["value_elevation"]).all()
 
 

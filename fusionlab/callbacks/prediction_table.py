@@ -65,7 +65,7 @@ class Predictions:
     def rows(self) -> pa.RecordBatch:
         """One row per sample; see `TableWriter` for the columns."""
         absent = ~self.present
-        columns: dict[str, pa.Array] = {"patch": pa.array(self.patches, pa.string())}
+        columns: dict[str, pa.Array] = {"sample": pa.array(self.patches, pa.string())}
         if self.windows is not None:
             columns["source"] = pa.array(self.sources, pa.string())
             for i, name in enumerate(("row", "column", "height", "width")):

@@ -36,7 +36,7 @@ class TableWriter(Callback):
 
     ``predictions.parquet`` (or ``.csv``) has a row per sample, in the order of the data:
 
-    * ``patch``: its name. Of patches of rasters also ``source`` (the raster's path) and ``row``,
+    * ``sample``: its name. Of patches of rasters also ``source`` (the raster's path) and ``row``,
       ``column``, ``height``, ``width``: the pixels there, as far as they lie on the raster.
     * ``labels``: names of the classes at or over the task's threshold, a list (in CSV joined by
       ``; ``); of a model with one class per sample ``label``, the most probable.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def curves_chart(metrics: Path) -> Figure:
         InputError: if the file has no such column.
     """
     series = _read_series(metrics)
-    quantities = sorted({quantity for quantity, _ in series}, key=lambda q: ("loss" not in q, q))
+    quantities = sorted({quantity for quantity, _ in series}, key=_in_order)
     if not quantities:
         raise InputError(f"{metrics} has no column named <stage>/<quantity>: nothing to draw.")
     columns = 2 if len(quantities) == 4 else min(len(quantities), 3)
@@ -76,3 +77,9 @@ def _read_series(metrics: Path) -> dict[tuple[str, str], tuple[list[float], list
                 steps.append(step)
                 values.append(float(text))
     return series
+
+
+def _in_order(quantity: str) -> tuple[bool, list[str | int]]:
+    """Losses first; numbers in names by their size."""
+    parts = re.split(r"(\d+)", quantity)
+    return "loss" not in quantity, [int(part) if part.isdigit() else part for part in parts]

@@ -34,14 +34,14 @@ def test_a_row_per_patch_says_where_it_is_and_what_it_shows(zone, tmp_path):
     assert names(tmp_path / "out") == ["predictions.parquet"]
     found = table(tmp_path / "out")
     assert list(found) == [
-        "patch", "source", "row", "column", "height", "width", "labels",
+        "sample", "source", "row", "column", "height", "width", "labels",
         "available_s1", "available_s2", *(f"probability_{name}" for name in CLASSES),
     ]  # fmt: skip
     means = patch_means(optical(HEIGHT, WIDTH))
-    assert len(found["patch"]) == means[0].size == 24
+    assert len(found["sample"]) == means[0].size == 24
     for i, row in enumerate(found["row"]):
         column = found["column"][i]
-        assert found["patch"][i] == f"zone_{row}_{column}"
+        assert found["sample"][i] == f"zone_{row}_{column}"
         assert found["source"][i] == zone
         assert found["height"][i] == min(PATCH, HEIGHT - row)
         assert found["width"][i] == min(PATCH, WIDTH - column)

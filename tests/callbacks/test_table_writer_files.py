@@ -38,7 +38,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, monkeypatch):
     assert file.metadata.num_row_groups == 9
     assert file.metadata.num_rows == 100
     assert [f"zone_{r}_{c}" for r in range(0, 120, 12) for c in range(0, 120, 12)] == (
-        file.read(["patch"])["patch"].to_pylist()
+        file.read(["sample"])["sample"].to_pylist()
     )
 
 
@@ -110,9 +110,9 @@ def test_processes_write_a_table_each(zone, tmp_path):
         writer.on_predict_end(process, task)
         writer.teardown(process, task, "predict")
     assert names(tmp_path) == ["predictions_rank0.parquet", "predictions_rank1.parquet", "zone.tif"]
-    parts = [table(tmp_path, f"predictions_rank{rank}.parquet")["patch"] for rank in (0, 1)]
+    parts = [table(tmp_path, f"predictions_rank{rank}.parquet")["sample"] for rank in (0, 1)]
     predict({"s2": zone}, tmp_path / "one")
-    whole = table(tmp_path / "one")["patch"]
+    whole = table(tmp_path / "one")["sample"]
     assert parts == [whole[::2], whole[1::2]]
 
 

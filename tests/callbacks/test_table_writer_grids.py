@@ -150,7 +150,7 @@ def test_patches_out_of_order_or_off_the_grid_are_an_error(tmp_path, monkeypatch
 def test_a_raster_with_missing_patches_has_rows_but_no_grid(zone, tmp_path, caplog):
     predict({"s2": zone}, tmp_path / "out", limit_predict_batches=2)
     assert names(tmp_path / "out") == ["predictions.parquet"]
-    assert len(table(tmp_path / "out")["patch"]) == 10
+    assert len(table(tmp_path / "out")["sample"]) == 10
     assert "no grid written" in caplog.text
 
 
@@ -166,4 +166,4 @@ def test_samples_without_a_place_are_a_table_alone(zone, tmp_path):
     writer = TableWriter(tmp_path / "out", grid=["geotiff", "geopackage"])
     trainer(writer).predict(PatchTask(), Placeless({"s2": zone}, batch_size=5))
     assert names(tmp_path / "out") == ["predictions.parquet"]
-    assert list(table(tmp_path / "out"))[:2] == ["patch", "labels"]
+    assert list(table(tmp_path / "out"))[:2] == ["sample", "labels"]

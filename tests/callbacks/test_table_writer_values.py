@@ -49,7 +49,7 @@ def test_a_column_per_variable_and_its_unit(zone, tmp_path):
     predict({"s2": zone}, tmp_path, task=ValueTask(), writer={"grid": "none"})
     found = table(tmp_path)
     assert list(found) == [
-        "patch", "source", "row", "column", "height", "width",
+        "sample", "source", "row", "column", "height", "width",
         "available_s1", "available_s2", *(f"value_{name}" for name in VARIABLES),
     ]  # fmt: skip
     assert set(found["height"]) == {PATCH, HEIGHT % PATCH}

@@ -236,12 +236,12 @@ def test_predictions_are_a_table_of_embeddings(trained, tmp_path):
     trainer(tmp_path, callbacks=[writer]).predict(trained, SceneDataModule())
     found = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pydict()
     assert list(found) == [
-        "patch", *(f"available_{name}" for name in ENCODERS),
+        "sample", *(f"available_{name}" for name in ENCODERS),
         *(f"embedding_{name}" for name in ENCODERS),
     ]  # fmt: skip
     trained.eval()
     expected = trained.model.embed(collate([Scenes(first=2000)[i] for i in range(48)]))
-    assert found["patch"][:2] == ["scene_2000", "scene_2001"]
+    assert found["sample"][:2] == ["scene_2000", "scene_2001"]
     for name, values in expected.items():
         for i, row in enumerate(found[f"embedding_{name}"]):
             if found[f"available_{name}"][i]:
