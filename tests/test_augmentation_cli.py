@@ -16,6 +16,8 @@ from fusionlab.cli import FusionlabCLI, run
 from fusionlab.data import Chain, CutMix, MixUp, SpatialCrop
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CHAIN = {
     "class_path": "Chain",
     "init_args": {

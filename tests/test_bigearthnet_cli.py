@@ -34,6 +34,8 @@ from fusionlab.data.synthetic.bigearthnet import (
     write_rasters,
 )
 
+pytestmark = pytest.mark.slow
+
 READS = {"s1": {"s1"}, "s2": {"s2"}} | {name: {"s1", "s2"} for name in FUSIONS}
 
 

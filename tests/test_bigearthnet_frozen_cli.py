@@ -30,6 +30,8 @@ from safetensors.torch import save_file
 from fusionlab.cli import run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 WIDE = {"s2_rgb": RGB, "s2_other_s1": [*OTHERS, *S1]}
 """The two modalities of the reference: RGB, and all other bands with Sentinel-1."""
 

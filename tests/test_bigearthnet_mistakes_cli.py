@@ -16,6 +16,8 @@ from huggingface_hub import constants
 
 from fusionlab.cli import main
 
+pytestmark = pytest.mark.slow
+
 Refused = Callable[..., str]
 
 

@@ -12,6 +12,8 @@ from fusionlab.decoders import DECODERS
 from fusionlab.factory import build_model
 from fusionlab.necks import NECKS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "encoder_decoder.md"
 

@@ -15,6 +15,8 @@ from test_distributed import check_one_like_two
 from fusionlab.cli import run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CPU = {
     "accelerator": "cpu", "devices": 1, "enable_progress_bar": False,
     "enable_model_summary": False, "log_every_n_steps": 1,

@@ -17,6 +17,8 @@ from fusionlab.cli import run
 from fusionlab.data import Flair2DataModule
 from fusionlab.models import EarlyFusion
 
+pytestmark = pytest.mark.slow
+
 MODALITIES = ["aerial", "sentinel2"]
 CNN = {"name": "PlainCNN", "widths": [8, 8]}
 PIXEL = 3.2

@@ -10,6 +10,8 @@ from cli_runs import QUICK
 
 from fusionlab.cli import main
 
+pytestmark = pytest.mark.slow
+
 CANOPY = {"target": "canopy_height"}
 SERIES = {"modalities": ["sentinel2"], "sen_crop_size": 12}
 
@@ -150,7 +152,7 @@ def test_images_and_series(refused):
     assert "'aerial' is delivered as single images" in refused(composed(dates="mean"))
     message = refused(composed(dates="median"), data=SERIES)
     assert "model.model.dates" in message
-    assert "'mean', 'max', 'attention'" in message
+    assert "expected one of mean, max, attention, got 'median'" in message
     assert "UTAE takes time series, but 'aerial'" in refused({"class_path": "UTAE"})
     utae = {"class_path": "UTAE", "init_args": {"reference_date": "1.9.2018"}}
     assert "reference_date is a date such as" in refused(utae, data=SERIES)

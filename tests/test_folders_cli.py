@@ -14,6 +14,8 @@ from folder_files import NAMES, write_folders
 from fusionlab.cli import FusionlabCLI, run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CPU = [
     "--trainer.accelerator", "cpu", "--trainer.devices", "1",
     "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",

@@ -15,6 +15,8 @@ from fusionlab.heads import HEADS
 from fusionlab.necks import NECKS
 from fusionlab.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 
 def lines(capsys):
     return capsys.readouterr().out.splitlines()

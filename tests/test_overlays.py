@@ -8,6 +8,8 @@ import yaml
 from fusionlab.cli import run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 EXPERT = {"class_path": "FrozenExpert", "init_args": {"checkpoint": "a.ckpt", "strict": False}}
 BASE = {
     "model": {

@@ -11,6 +11,8 @@ from fusionlab.cli import run
 from fusionlab.cli_facts import FACTS
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 QUICK = [
     "--data", "part_samples.PartSamples",
     "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1",

@@ -17,6 +17,8 @@ from fusionlab.data import Flair2DataModule
 from fusionlab.errors import InputError
 from fusionlab.tasks import SegmentationTask
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parents[1] / "configs" / "predict" / "raster.yaml"
 PIXEL = 3.2  # of the aerial images of the tiny FLAIR #2
 S2_BANDS = 10

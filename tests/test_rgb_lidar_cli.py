@@ -18,6 +18,8 @@ from fusionlab.data import RgbLidarDataModule
 from fusionlab.data.synthetic.rgb_lidar import RgbLidarConfig, write_rgb_lidar
 from fusionlab.types import Modality
 
+pytestmark = pytest.mark.slow
+
 CONFIG = RgbLidarConfig(cubes=20, spheres=20, image_size=48, scan_size=32)
 
 

@@ -25,6 +25,8 @@ from fusionlab.study.record import Record, note, read_record, write_record
 from fusionlab.study.standing import standings
 from fusionlab.study.study_file import read_study
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 
 
