@@ -29,6 +29,8 @@ from manifest_files import (
 from fusionlab.cli import FusionlabCLI, main, run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CPU = [
     "--trainer.accelerator", "cpu", "--trainer.devices", "1",
     "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",

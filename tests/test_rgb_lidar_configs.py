@@ -18,6 +18,8 @@ from fusionlab.models import EarlyFusion
 from fusionlab.tasks.base import ModelFactory
 from fusionlab.types import Modality, Schema
 
+pytestmark = pytest.mark.slow
+
 FOLDER = CONFIGS / "rgb_lidar"
 FUSIONS = {
     "early": 8_387_990,

@@ -13,6 +13,8 @@ from rasterio.windows import Window
 from fusionlab.cli import run
 from fusionlab.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 SIDE = 64
 MODALITIES = ("s2", "s1", "dem")

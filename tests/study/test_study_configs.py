@@ -16,6 +16,8 @@ from fusionlab.study.agreement import require_agreement
 from fusionlab.study.members import Member, read_members, runs_of
 from fusionlab.study.study_file import Study, read_study
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 STUDIES = sorted(CONFIGS.rglob("study.yaml"))
 SMALL = [
